@@ -1,0 +1,69 @@
+//! A forward pass: without a hook call in it, unhooked, with no-op hooks, with everything kept.
+//!
+//! The first two run the same operations on the same weights (their logits are compared bit by
+//! bit before anything is timed), so their ratio is what hooks cost when nobody uses them.
+
+use std::time::Duration;
+
+use burn::tensor::{Int, Tensor};
+use burn_lens::prelude::*;
+use burn_lens_benches::{GPT2_SMALL, PlainGpt2, Shape, TINY, device};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn forward(c: &mut Criterion) {
+    compare(c, TINY, 2, 32, Duration::from_secs(6));
+    compare(c, GPT2_SMALL, 1, 64, Duration::from_secs(20));
+}
+
+fn compare(c: &mut Criterion, shape: Shape, batch: usize, pos: usize, time: Duration) {
+    let device = device();
+    let model = shape.model(&device);
+    let plain = PlainGpt2::new(&model);
+    let tokens = shape.tokens(batch, pos, &device);
+    let unhooked = || run(&model, &tokens, vec![]);
+    assert_eq!(plain.forward(&tokens).into_data(), unhooked().into_data(), "not the same computation");
+
+    let mut group = c.benchmark_group(format!("{} {batch}x{pos}", shape.name));
+    group.sample_size(20).measurement_time(time);
+    // Every timed region ends in a device sync.
+    let sync = || device.sync().expect("the device answers");
+    group.bench_function("without hook calls", |b| {
+        b.iter(|| {
+            std::hint::black_box(plain.forward(&tokens));
+            sync();
+        });
+    });
+    group.bench_function("unhooked", |b| {
+        b.iter(|| {
+            std::hint::black_box(unhooked());
+            sync();
+        });
+    });
+    group.bench_function("no-op hooks everywhere", |b| {
+        b.iter(|| {
+            let hook = Hook::read("*", |_: &AnyTensor, _: &mut HookContext| {});
+            std::hint::black_box(run(&model, &tokens, vec![hook]));
+            sync();
+        });
+    });
+    group.bench_function("everything cached", |b| {
+        b.iter(|| {
+            let options = (RunOptions::default(), CacheOptions::default());
+            let kept = model.run_with_cache(&(&tokens).into(), &options.0, &options.1);
+            std::hint::black_box(kept.expect("a run"));
+            sync();
+        });
+    });
+    group.finish();
+}
+
+fn run(model: &HookedTransformer, tokens: &Tensor<2, Int>, hooks: Vec<Hook<'_>>) -> Tensor<3> {
+    let output = model.run_with_hooks(&tokens.into(), &RunOptions::default(), hooks);
+    output.expect("a run").into_logits().expect("logits")
+}
+
+criterion_group!(benches, forward);
+criterion_main!(benches);

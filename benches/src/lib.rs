@@ -1,0 +1,75 @@
+//! What the benchmarks share: models of known shapes, and a forward pass without hooks.
+
+mod plain;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_lens::{
+    models::{HookedTransformer, ModelConfig, architecture_config, random_parameters},
+    tensor::{DeviceSpec, FloatType},
+};
+
+pub use plain::PlainGpt2;
+
+/// The device under measurement: `BURN_LENS_DEVICE`, or the CPU.
+///
+/// # Panics
+///
+/// If it cannot be opened.
+#[must_use]
+pub fn device() -> Device {
+    let name = std::env::var("BURN_LENS_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let spec: DeviceSpec = name.parse().expect("BURN_LENS_DEVICE names a device");
+    spec.open().expect("the device opens")
+}
+
+/// The shape of a GPT-2 model.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// What reports call it.
+    pub name: &'static str,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width of the stream.
+    pub d_model: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// Vocabulary.
+    pub d_vocab: usize,
+}
+
+/// The shape of GPT-2 small.
+pub const GPT2_SMALL: Shape =
+    Shape { name: "gpt2-small", n_layers: 12, d_model: 768, n_heads: 12, d_vocab: 50257 };
+
+/// A few milliseconds for each pass, where a hook's cost would show.
+pub const TINY: Shape = Shape { name: "tiny", n_layers: 4, d_model: 64, n_heads: 4, d_vocab: 512 };
+
+impl Shape {
+    /// A model of this shape with random weights.
+    ///
+    /// # Panics
+    ///
+    /// Never: the configuration is whole.
+    #[must_use]
+    pub fn model(self, device: &Device) -> HookedTransformer {
+        let config = self.config();
+        let params = random_parameters(&config, 0, device, FloatType::F32);
+        HookedTransformer::new(config, params).expect("random parameters fit their configuration")
+    }
+
+    fn config(self) -> ModelConfig {
+        let Self { n_layers, d_model, n_heads, d_vocab, .. } = self;
+        let text = format!(
+            r#"{{"architectures": ["GPT2LMHeadModel"], "n_layer": {n_layers}, "n_embd": {d_model}, "n_head": {n_heads},
+            "vocab_size": {d_vocab}, "n_positions": 1024, "layer_norm_epsilon": 1e-5, "activation_function": "gelu_new"}}"#
+        );
+        architecture_config(&text).expect("a GPT-2 configuration").1
+    }
+
+    /// Random tokens `[batch, pos]`.
+    #[must_use]
+    pub fn tokens(self, batch: usize, pos: usize, device: &Device) -> Tensor<2, Int> {
+        let ids: Vec<i64> = (0..batch * pos).map(|at| (at * 7919 % self.d_vocab) as i64).collect();
+        Tensor::from_data(TensorData::new(ids, [batch, pos]), device)
+    }
+}

@@ -1,0 +1,233 @@
+//! `burn-lens run`
+
+use std::{collections::BTreeMap, path::Path};
+
+use burn_lens::{
+    Pretrained, Process, Tokens,
+    burn::tensor::TensorData,
+    hooks::{ActivationCache, Axis, CacheOptions, HookPoint, HookedModel as _, Output, RunOptions, Selector},
+    io::save_safetensors,
+    models::Control,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    args::RunArgs,
+    edits::Texts,
+    error::CliError,
+    load::load,
+    next_tokens::{next_token_table, next_tokens, shown},
+    progress::Progress,
+    prompts,
+    report::{DIM, Report, bytes},
+};
+
+/// Runs a model once.
+pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliError> {
+    let lens = load(&args.name, &args.model, progress)?;
+    let tokens = prompts::tokens(args, &lens)?;
+    let hooks = args.edits.hooks(&lens.model, &Texts::of_run(&tokens.batch.attention_mask))?;
+    match &args.save {
+        None => {
+            let step = progress.step("running");
+            let output = lens.model.run_with_hooks(&tokens.input(), &tokens.options(), hooks)?;
+            drop(step);
+            next(args, &lens, &tokens, output)
+        }
+        Some(path) => {
+            let options = RunOptions { stop_at_layer: args.stop_at_layer, ..tokens.options() };
+            let points = points(args, &lens)?;
+            note_size(&points, args, &lens, &tokens, progress)?;
+            let cache = CacheOptions {
+                pos_slice: args.pos.clone().unwrap_or_default(),
+                ..CacheOptions::names(points)
+            };
+            let step = progress.step("running");
+            let (output, cache) = lens.model.run(&tokens.input(), &options, hooks, &cache)?;
+            drop(step);
+            save(path, args, &lens, (&tokens, output, &cache), progress)
+        }
+    }
+}
+
+/// The likely next tokens of each prompt's last position.
+fn next(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, output: Output) -> Result<Report, CliError> {
+    const MOST: usize = 10;
+    let tokenizer = lens.tokenizer.as_ref();
+    let logits = output.into_logits()?;
+    let mut report = Report::default();
+    let mut list = Vec::new();
+    for (row, (ids, mask)) in tokens.batch.ids.iter().zip(&tokens.batch.attention_mask).enumerate() {
+        let last = mask.iter().rposition(|&token| token != 0).unwrap_or(mask.len() - 1);
+        let logits = logits.clone().narrow(0, row, 1).narrow(1, last, 1);
+        let next = next_tokens(&values(logits)?, MOST, tokenizer);
+        let real: Vec<i64> = ids.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(&id, _)| id).collect();
+        report.heading(match args.prompt.get(row) {
+            Some(prompt) => prompt.clone(),
+            None => format!("row {row} of the tokens"),
+        });
+        let pieces: Vec<String> = real.iter().map(|&id| shown(tokenizer, id)).collect();
+        report.line(format_args!("{DIM}{} tokens: {}{DIM:#}", pieces.len(), pieces.join(" ")));
+        report.text.push_str(&next_token_table(&next));
+        list.push(json!({ "prompt": args.prompt.get(row), "tokens": real, "next": next }));
+    }
+    report.json = json!({ "model": lens.name, "prompts": list });
+    Ok(report)
+}
+
+fn values<const D: usize>(tensor: burn_lens::burn::tensor::Tensor<D>) -> Result<Vec<f64>, CliError> {
+    tensor.try_into_vec_as().map_err(|error| burn_lens::hooks::RunError::Device(format!("{error:?}")).into())
+}
+
+/// The activations to keep: what is named, as far as the run reaches it.
+fn points(args: &RunArgs, lens: &Pretrained) -> Result<Vec<HookPoint>, CliError> {
+    let firing = lens.model.firing();
+    let stop = args.stop_at_layer.map(|stop| {
+        let n_layers = lens.model.config().n_layers.cast_signed();
+        (stop, if stop < 0 { n_layers + stop } else { stop })
+    });
+    let reached = |point: HookPoint| match (stop, point.layer()) {
+        (None, _) => true,
+        (Some((_, layer)), Some(own)) => own.cast_signed() < layer,
+        (Some(_), None) => is_before_blocks(point),
+    };
+    if args.names.is_empty() {
+        return Ok(firing.always.into_iter().filter(|&point| reached(point)).collect());
+    }
+    let mut points = Vec::new();
+    for name in &args.names {
+        let chosen = Selector::from(name.as_str()).resolve(&firing)?;
+        let before = points.len();
+        points.extend(chosen.into_iter().filter(|&point| reached(point)));
+        if let (Some((stop, _)), true) = (stop, points.len() == before) {
+            return Err(CliError::NotReached { name: name.clone(), stop });
+        }
+    }
+    Ok(points)
+}
+
+fn is_before_blocks(point: HookPoint) -> bool {
+    matches!(
+        point,
+        HookPoint::Tokens
+            | HookPoint::EmbedLnScale
+            | HookPoint::EmbedLnNormalized
+            | HookPoint::Embed
+            | HookPoint::PosEmbed
+    )
+}
+
+/// Says how much memory the activations take, where that is much.
+fn note_size(
+    points: &[HookPoint],
+    args: &RunArgs,
+    lens: &Pretrained,
+    tokens: &Tokens,
+    progress: &Progress,
+) -> Result<(), CliError> {
+    /// Below this nobody minds.
+    const MUCH: u64 = 1 << 30;
+    let dims = lens.model.dims();
+    let [batch, pos] = tokens.ids.dims();
+    let kept = args.pos.clone().unwrap_or_default().resolve(pos);
+    let mut total = 0;
+    for &point in points {
+        let len = |&axis: &Axis| match axis {
+            Axis::Batch => batch,
+            Axis::KeyPos => pos,
+            // A slice that does not fit is the run's error, which names the activation.
+            Axis::Pos | Axis::QueryPos => kept.as_ref().map_or(0, |kept| kept.len()),
+            axis => dims.len_of(axis).unwrap_or(0),
+        };
+        total += point.axes().iter().map(|axis| len(axis) as u64).product::<u64>();
+    }
+    let total = total * lens.model.dtype().size() as u64;
+    if total > MUCH {
+        progress.note(&format!(
+            "the {} activations to keep take {}; --names and --pos keep fewer",
+            points.len(),
+            bytes(total)
+        ));
+    }
+    Ok(())
+}
+
+/// Writes tokens, logits and activations.
+fn save(
+    path: &Path,
+    args: &RunArgs,
+    lens: &Pretrained,
+    (tokens, output, cache): (&Tokens, Output, &ActivationCache),
+    progress: &Progress,
+) -> Result<Report, CliError> {
+    let mut tensors = vec![("tokens".to_owned(), integers(&tokens.batch.ids))];
+    if tokens.attention_mask.is_some() {
+        tensors.push(("attention_mask".to_owned(), integers(&tokens.batch.attention_mask)));
+    }
+    if let Some(logits) = output.logits {
+        let data = logits.try_into_data().map_err(burn_lens::hooks::RunError::from)?;
+        tensors.push(("logits".to_owned(), data));
+    }
+    tensors.extend(cache.to_tensors()?);
+    let list: Vec<Value> = tensors
+        .iter()
+        .map(|(name, data)| {
+            let dtype = format!("{:?}", data.dtype).to_lowercase();
+            json!({ "name": name, "shape": data.shape.to_vec(), "dtype": dtype })
+        })
+        .collect();
+    let size: u64 = tensors.iter().map(|(_, data)| data.bytes.len() as u64).sum();
+    let step = progress.step(&format!("writing {}", path.display()));
+    save_safetensors(path, tensors, metadata(args, lens))?;
+    drop(step);
+    let mut report = Report::default();
+    report.line(format_args!("wrote {}: {} tensors, {}", path.display(), list.len(), bytes(size)));
+    report.json = json!({ "saved": path, "bytes": size, "tensors": list });
+    Ok(report)
+}
+
+/// Token ids as i32: what other tools read `tokens` as.
+fn integers(rows: &[Vec<i64>]) -> TensorData {
+    let shape = [rows.len(), rows.first().map_or(0, Vec::len)];
+    // Ids were checked against the vocabulary, whose size is far below.
+    let values: Vec<i32> = rows.iter().flatten().map(|&id| i32::try_from(id).unwrap_or(i32::MAX)).collect();
+    TensorData::new(values, shape)
+}
+
+/// Where the numbers come from.
+fn metadata(args: &RunArgs, lens: &Pretrained) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([
+        ("format".to_owned(), "burn-lens activations".to_owned()),
+        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("model".to_owned(), lens.name.clone()),
+        ("dtype".to_owned(), args.model.dtype.to_string()),
+        ("process".to_owned(), process(args, lens)),
+    ]);
+    let mut add = |name: &str, value: String| metadata.insert(name.to_owned(), value);
+    if args.model.control != Control::Trained {
+        add("control", format!("{} with seed {}", args.model.control, args.model.seed));
+    }
+    if let Some(revision) = &args.model.revision {
+        add("revision", revision.clone());
+    }
+    if let Some(layer) = args.stop_at_layer {
+        add("stop_at_layer", layer.to_string());
+    }
+    if let Some(pos) = &args.pos {
+        add("pos", pos.to_string());
+    }
+    if !args.edits.is_empty() {
+        add("interventions", args.edits.texts().join(" "));
+    }
+    metadata
+}
+
+/// The steps that were taken, by name.
+fn process(args: &RunArgs, lens: &Pretrained) -> String {
+    use burn_lens::models::processing::Step;
+    let left_out = |step: &Step| lens.left_out.iter().any(|(left_out, _)| left_out == step);
+    match &args.model.process {
+        Process::Default => Process::Steps(Step::DEFAULT.into_iter().filter(|step| !left_out(step)).collect()).to_string(),
+        process => process.to_string(),
+    }
+}

@@ -1,0 +1,174 @@
+//! Errors as a user reads them: what failed, why, and what to do about it.
+
+use std::{error::Error as _, io, panic::PanicHookInfo, path::PathBuf};
+
+use burn_lens::{
+    Error as LensError,
+    hooks::RunError,
+    io::IoError,
+    models::ModelError,
+};
+use burn_lens_viz::VizError;
+
+use crate::{
+    edits::EditError,
+    report::{ERROR, HINT},
+};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// Loading or running a model.
+    #[error(transparent)]
+    Lens(#[from] LensError),
+    /// An intervention that does not fit the model.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// A picture.
+    #[error(transparent)]
+    Viz(#[from] VizError),
+    /// Standard output.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+    /// A file of tokens lacks the tensor.
+    #[error("{} has no tensor `{tensor}`; it holds {}", path.display(), list(found))]
+    NoTensor {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        tensor: &'static str,
+        /// What it holds.
+        found: Vec<String>,
+    },
+    /// A tensor of tokens is of another kind.
+    #[error("`{tensor}` in {} is {dtype} of shape {shape:?}, expected i32 or i64 of shape {expected}", path.display())]
+    TokensShape {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its dtype.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The shape wanted.
+        expected: String,
+    },
+    /// An activation was asked for that the shortened run does not reach.
+    #[error("`{name}` lies behind --stop-at-layer {stop}, so the run does not reach it")]
+    NotReached {
+        /// The activation, or the glob that selects only such.
+        name: String,
+        /// The layer.
+        stop: isize,
+    },
+    /// The bundled model does not know a word that the demonstration needs.
+    #[error("the model's context of {n_ctx} tokens is too short for the demonstration, which needs {needed}")]
+    DemoContext {
+        /// What it has.
+        n_ctx: usize,
+        /// What is needed.
+        needed: usize,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    const MOST: usize = 8;
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
+    let shown: Vec<String> = names.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+    let more = if names.len() > MOST { format!(" and {} more", names.len() - MOST) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
+impl From<RunError> for CliError {
+    fn from(error: RunError) -> Self {
+        Self::Lens(error.into())
+    }
+}
+
+impl From<IoError> for CliError {
+    fn from(error: IoError) -> Self {
+        Self::Lens(error.into())
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        Self::Lens(error.into())
+    }
+}
+
+impl CliError {
+    /// The error, its causes and a hint, a line each.
+    pub(crate) fn report(&self) -> String {
+        let mut said = self.to_string();
+        let mut text = format!("{ERROR}error:{ERROR:#} {said}\n");
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let message = cause.to_string();
+            // Some messages hold that of their cause.
+            if !said.contains(&message) {
+                text.push_str(&format!("  caused by: {message}\n"));
+                said.push_str(&message);
+            }
+            source = cause.source();
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("{HINT}hint:{HINT:#} {hint}\n"));
+        }
+        text
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Lens(LensError::Io(error)) => io_hint(error),
+            Self::Lens(LensError::NoTokenizer { .. }) => {
+                Some("`burn-lens run MODEL --tokens FILE.safetensors` takes token ids instead of text")
+            }
+            Self::Lens(LensError::Model(ModelError::Processing { .. })) => {
+                Some("`--process default` takes the steps that are valid for the model; `burn-lens info` lists them")
+            }
+            Self::Lens(LensError::Run(error)) => run_hint(error),
+            Self::Edit(error) => error.run_error().and_then(run_hint),
+            Self::NoTensor { .. } | Self::TokensShape { .. } => {
+                Some("--tokens reads the token ids from a tensor `tokens` [batch, pos] and, if it is there, `attention_mask` of the same shape")
+            }
+            _ => None,
+        }
+    }
+}
+
+fn io_hint(error: &IoError) -> Option<&'static str> {
+    match error {
+        IoError::UnknownModel { .. } => Some(
+            "MODEL is a folder that holds config.json, a name on the hub such as `gpt2`, or `demo` for the bundled model",
+        ),
+        IoError::NotAFolder { .. } => Some("give the folder that holds the file and its config.json"),
+        IoError::Download { .. } | IoError::PartialDownload { .. } => {
+            Some("a model that is already downloaded also loads with HF_HUB_OFFLINE=1; a folder needs no network")
+        }
+        IoError::NoSpecialToken { role: "padding", .. } => {
+            Some("prompts of different lengths are padded; without a padding token, run them one at a time")
+        }
+        _ => None,
+    }
+}
+
+fn run_hint(error: &RunError) -> Option<&'static str> {
+    match error {
+        RunError::UnknownHook(_) | RunError::CannotFire { .. } => {
+            Some("`burn-lens hooks MODEL` lists every hook of a model")
+        }
+        RunError::TooLong { .. } => Some("shorten the prompt"),
+        _ => None,
+    }
+}
+
+/// What a panic says: always a bug.
+pub(crate) fn internal(info: &PanicHookInfo<'_>) -> String {
+    let message = info.payload_as_str().unwrap_or("no message");
+    let place = info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
+    format!("{ERROR}error:{ERROR:#} internal error: {message}{place}\nThis is a bug of burn-lens; please report it with the command that you ran.")
+}

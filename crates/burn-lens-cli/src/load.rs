@@ -1,0 +1,24 @@
+//! From arguments to a loaded model.
+
+use burn_lens::{LoadOptions, Pretrained, from_pretrained};
+
+use crate::{args::ModelArgs, error::CliError, progress::Progress};
+
+/// Loads `name`, and notes which default processing steps are not valid for it.
+pub(crate) fn load(name: &str, args: &ModelArgs, progress: &Progress) -> Result<Pretrained, CliError> {
+    let options = LoadOptions {
+        device: args.device.clone(),
+        dtype: args.dtype,
+        process: args.process.clone(),
+        control: args.control,
+        seed: args.seed,
+        hub: progress.hub(args.revision.as_deref()),
+    };
+    let step = progress.step(&format!("loading {name}"));
+    let lens = from_pretrained(name, &options)?;
+    drop(step);
+    for (step, reason) in &lens.left_out {
+        progress.note(&format!("{step} was left out: {reason}"));
+    }
+    Ok(lens)
+}

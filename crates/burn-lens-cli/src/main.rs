@@ -1,0 +1,82 @@
+//! The `burn-lens` command.
+//!
+//! Each command turns arguments into a [`Report`], which is printed at one place, as text or as
+//! JSON. Results go to standard output; progress, notes and errors to standard error.
+
+mod args;
+mod commands;
+mod edits;
+mod error;
+mod load;
+mod next_tokens;
+mod progress;
+mod prompts;
+mod report;
+
+use std::{
+    io::{self, Write as _},
+    panic,
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use error::CliError;
+use progress::Progress;
+use report::Report;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse(); // exits with 2 where the arguments make no sense
+    panic::set_hook(Box::new(|info| {
+        let _ = writeln!(anstream::stderr(), "{}", error::internal(info));
+    }));
+    let progress = Progress::new(cli.quiet);
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| run(&cli, &progress)));
+    progress.clear();
+    match outcome {
+        Ok(Ok(report)) => finish(print(&report, cli.json)),
+        Ok(Err(error)) => fail(&error),
+        Err(_) => ExitCode::FAILURE, // the hook has said why
+    }
+}
+
+fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
+    match &cli.command {
+        Command::Demo(args) => commands::demo(args, progress),
+        Command::Info(args) => commands::info(args, progress),
+        Command::Hooks(args) => commands::hooks(args, progress),
+        Command::Generate(args) => commands::generate(args, progress),
+        Command::Run(args) => commands::run(args, progress),
+        Command::Devices => Ok(commands::devices()),
+        Command::Completions(args) => Ok(commands::completions(args)),
+    }
+}
+
+fn print(report: &Report, json: bool) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &report.json).map_err(io::Error::from)?;
+        out.write_all(b"\n")?;
+    } else {
+        out.write_all(report.text.as_bytes())?;
+    }
+    out.flush()
+}
+
+/// A reader that has seen enough, such as `head`, is no failure.
+fn finish(printed: io::Result<()>) -> ExitCode {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(&CliError::Output(error)),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn fail(error: &CliError) -> ExitCode {
+    // There is nowhere left to say that standard error is gone.
+    let _ = write!(anstream::stderr(), "{}", error.report());
+    ExitCode::FAILURE
+}

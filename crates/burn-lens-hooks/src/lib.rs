@@ -1,0 +1,31 @@
+//! The waist of burn-lens: what a model promises and what an analysis may ask.
+//!
+//! - [`HookPoint`]: one typed value for each of TransformerLens's hook names
+//! - [`Hook`] and [`Selector`]: read or edit an activation or its gradient, at names, globs or predicates
+//! - [`Hooks`]: the hooks of one run, called by a model at each point
+//! - [`ActivationCache`]: what a run kept
+//! - [`HookedModel`]: the trait that ties them together; implement it for a model of your own
+//!
+//! Nothing here knows a concrete model, and nothing here opens a file.
+
+mod act_name;
+mod axis;
+mod cache;
+mod error;
+mod hook;
+mod hook_point;
+mod hooks;
+mod model;
+mod registry;
+mod selector;
+
+pub use act_name::{get_act_name, parse_act_name};
+pub use axis::Axis;
+pub use cache::{ActivationCache, CacheKey};
+pub use error::RunError;
+pub use hook::{ContextValues, Hook, HookContext};
+pub use hook_point::{HookPoint, UnknownHook};
+pub use hooks::Hooks;
+pub use model::{CacheOptions, HookedModel, Input, Metric, ModelDims, Output, ReturnType, RunOptions};
+pub use registry::{HookId, HookRegistry, HookScope};
+pub use selector::{Firing, Selector};

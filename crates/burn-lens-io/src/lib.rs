@@ -1,0 +1,27 @@
+//! The only crate of burn-lens that opens files or sockets.
+//!
+//! - [`Checkpoint`]: a Hugging Face folder or a single weights file, as a
+//!   [`Weights`](burn_lens_tensor::Weights) table; safetensors are memory-mapped and not copied
+//! - [`Tokenizer`]: text to token ids and back, with `TransformerLens`'s rules for the BOS token
+//! - [`resolve`]: a hub name or a folder, to a folder (feature `hub`, on by default)
+//! - [`save_safetensors`], [`read_safetensors`], [`write_atomically`]: results, to disk and back
+//!
+//! Files and servers are not trusted. Whatever bytes they hold, the answer is an [`IoError`]
+//! that names the file (and the tensor, where there is one), never a panic; no pickle is
+//! executed. Nothing is printed: downloads report through [`HubOptions::progress`].
+
+#![deny(unsafe_code)]
+
+mod checkpoint;
+mod error;
+mod hub;
+mod saving;
+mod tokenizer;
+
+pub use checkpoint::{Access, Checkpoint};
+pub use error::IoError;
+pub use hub::{DownloadProgress, HubOptions, resolve};
+pub use saving::{read_safetensors, safetensors_from_bytes, save_safetensors, write_atomically};
+pub use tokenizer::{
+    Occurrence, PaddingSide, StrToken, TokenBatch, TokenInput, TokenOptions, TokenRef, Tokenizer,
+};

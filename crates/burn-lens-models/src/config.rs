@@ -1,0 +1,225 @@
+//! What a model is made of: each axis of variation is an enum with its own fields.
+
+use burn_lens_hooks::ModelDims;
+
+use crate::{
+    ModelError,
+    components::{ActFn, NormKind, Positions},
+};
+
+/// A decoder or encoder of transformer blocks, completely described.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// The class that the checkpoint names: `GPT2LMHeadModel`, `HookedTransformer`, …
+    pub architecture: String,
+    /// Number of blocks.
+    pub n_layers: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Most positions that the model can take.
+    pub n_ctx: usize,
+    /// Size of the input vocabulary.
+    pub d_vocab: usize,
+    /// Size of the output vocabulary.
+    pub d_vocab_out: usize,
+    /// How heads attend.
+    pub attention: AttentionConfig,
+    /// The feed-forward half; `None` in attention-only models.
+    pub mlp: Option<MlpConfig>,
+    /// The norms.
+    pub norm: NormConfig,
+    /// Where position enters.
+    pub positions: Positions,
+    /// How the halves of a block are wired.
+    pub layout: BlockLayout,
+    /// `cap · tanh(logits / cap)` at the end.
+    pub logits_soft_cap: Option<f64>,
+    /// Whether the unembedding has a bias.
+    pub unembed_bias: bool,
+    /// Whether the checkpoint's unembedding is its embedding, transposed.
+    pub tied: bool,
+    /// Whether a beginning-of-sequence token belongs before a prompt, unless the user says.
+    pub default_prepend_bos: bool,
+}
+
+/// How heads attend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionConfig {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; a divisor of `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of one head.
+    pub d_head: usize,
+    /// Scores are divided by this; `sqrt(d_head)` in most families.
+    pub scale: f64,
+    /// The divisor also grows with the layer: `scale · (layer + 1)`.
+    pub scale_by_inverse_layer: bool,
+    /// `cap · tanh(scores / cap)` before the mask.
+    pub scores_soft_cap: Option<f64>,
+    /// Whether a position may attend to later ones.
+    pub bidirectional: bool,
+    /// For each layer, how many positions back (itself included) a position sees; `None` all.
+    pub windows: Vec<Option<usize>>,
+    /// Root-mean-square norm of each head's query and key, with this epsilon.
+    pub qk_norm_eps: Option<f64>,
+    /// Each head has a learned logit that takes part in the softmax and is then dropped, so
+    /// that pattern rows sum to less than 1.
+    pub sinks: bool,
+    /// Queries, keys and values are clamped to `±clip`.
+    pub clip_qkv: Option<f64>,
+    /// Whether queries, keys and values have biases.
+    pub qkv_bias: bool,
+    /// Whether the output has one.
+    pub out_bias: bool,
+}
+
+/// The feed-forward half of a block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MlpConfig {
+    /// Number of neurons.
+    pub d_mlp: usize,
+    /// Their non-linearity.
+    pub act_fn: ActFn,
+    /// Plain or gated.
+    pub kind: MlpKind,
+    /// Whether the projections have biases.
+    pub bias: bool,
+}
+
+/// Plain or gated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MlpKind {
+    /// `act(x W_in + b_in) W_out + b_out`
+    Plain,
+    /// `(act(x W_gate + b_gate) ⊙ (x W_in + b_in) + b_post) W_out + b_out`
+    ///
+    /// `b_post` is TransformerLens's `b_in`, which it adds behind the product.
+    Gated,
+}
+
+/// The norms.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// The kind inside blocks.
+    pub kind: NormKind,
+    /// The kind before the unembedding.
+    pub final_kind: NormKind,
+    /// Added to the mean square.
+    pub eps: f64,
+    /// Where norms sit.
+    pub placement: NormPlacement,
+    /// Whether norms on what a half or the unembedding reads have weights (and, where they
+    /// centre, biases). Folding removes them; norms after the embedding and on what a half
+    /// writes always have theirs.
+    pub weights: bool,
+    /// A further norm right after the embedding.
+    pub after_embedding: bool,
+}
+
+/// Where norms sit in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// On what a half reads (GPT-2, Llama).
+    Pre,
+    /// On what a half writes (OLMo 2).
+    Post,
+    /// On both (Gemma 2).
+    Both,
+}
+
+/// How the halves of a block are wired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockLayout {
+    /// The MLP reads what attention wrote.
+    Sequential,
+    /// Both read the same stream (GPT-J, Pythia).
+    Parallel,
+}
+
+impl AttentionConfig {
+    /// As many key as query heads, scaled by `sqrt(d_head)`, causal, no biases, no extras.
+    #[must_use]
+    pub fn plain(n_heads: usize, d_head: usize, n_layers: usize) -> Self {
+        Self {
+            n_heads,
+            n_kv_heads: n_heads,
+            d_head,
+            scale: (d_head as f64).sqrt(),
+            scale_by_inverse_layer: false,
+            scores_soft_cap: None,
+            bidirectional: false,
+            windows: vec![None; n_layers],
+            qk_norm_eps: None,
+            sinks: false,
+            clip_qkv: None,
+            qkv_bias: false,
+            out_bias: false,
+        }
+    }
+}
+
+impl NormConfig {
+    /// The same kind everywhere, with weights.
+    #[must_use]
+    pub fn plain(kind: NormKind, eps: f64, placement: NormPlacement) -> Self {
+        Self { kind, final_kind: kind, eps, placement, weights: true, after_embedding: false }
+    }
+}
+
+impl ModelConfig {
+    /// Its sizes.
+    #[must_use]
+    pub fn dims(&self) -> ModelDims {
+        ModelDims {
+            n_layers: self.n_layers,
+            d_model: self.d_model,
+            n_heads: self.attention.n_heads,
+            n_kv_heads: self.attention.n_kv_heads,
+            d_head: self.attention.d_head,
+            d_mlp: self.mlp.as_ref().map_or(0, |mlp| mlp.d_mlp),
+            d_vocab: self.d_vocab,
+            d_vocab_out: self.d_vocab_out,
+            n_ctx: self.n_ctx,
+        }
+    }
+
+    /// Whether each half's input is normed.
+    #[must_use]
+    pub fn has_pre_norm(&self) -> bool {
+        self.norm.placement != NormPlacement::Post
+    }
+}
+
+impl ModelConfig {
+    /// Checks what the parts imply for one another.
+    ///
+    /// # Errors
+    ///
+    /// If heads do not divide into groups, or a list has another length than there are layers.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let bad = |key: &str, expected: String, found: String| {
+            Err(ModelError::BadValue { key: key.to_owned(), expected, found })
+        };
+        let attention = &self.attention;
+        if attention.n_kv_heads == 0 || !attention.n_heads.is_multiple_of(attention.n_kv_heads) {
+            let expected = format!("a divisor of the {} query heads", attention.n_heads);
+            return bad("number of key-value heads", expected, attention.n_kv_heads.to_string());
+        }
+        if attention.windows.len() != self.n_layers {
+            let expected = format!("{} windows, one for each layer", self.n_layers);
+            return bad("windows", expected, attention.windows.len().to_string());
+        }
+        if attention.windows.contains(&Some(0)) {
+            return bad("window", "at least 1".to_owned(), "0".to_owned());
+        }
+        if !(attention.scale.is_finite() && attention.scale > 0.0) {
+            return bad("attention scale", "a positive number".to_owned(), attention.scale.to_string());
+        }
+        const MOST_LAYERS: usize = 100_000;
+        if self.n_layers > MOST_LAYERS {
+            return bad("number of layers", format!("at most {MOST_LAYERS}"), self.n_layers.to_string());
+        }
+        Ok(())
+    }
+}

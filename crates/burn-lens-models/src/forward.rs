@@ -1,0 +1,242 @@
+//! The forward pass: checks the input, prepares what all blocks share, runs them.
+
+use burn::tensor::{Device, Int, Tensor};
+use burn_lens_hooks::{HookPoint, Hooks, Input, Output, ReturnType, RunError, RunOptions};
+
+use crate::{
+    HookedTransformer,
+    components::{Masks, PositionIds, Positions, RotaryTables},
+    kv_cache::KvCache,
+    loss,
+};
+
+/// What all blocks of one pass share.
+pub(crate) struct Pass {
+    pub(crate) positions: PositionIds,
+    pub(crate) masks: Masks,
+    pub(crate) rotary: Option<RotaryTables>,
+}
+
+/// Which blocks run: `start..stop`.
+struct Layers {
+    start: usize,
+    stop: usize,
+    /// The pass ends with the residual stream.
+    stopped: bool,
+}
+
+impl HookedTransformer {
+    /// Runs the model, on top of the keys and values in `past` if given, to which it appends.
+    ///
+    /// # Errors
+    ///
+    /// If the input does not fit the model.
+    pub fn forward_with_past(
+        &self,
+        input: &Input,
+        options: &RunOptions,
+        hooks: &mut Hooks<'_>,
+        mut past: Option<&mut KvCache>,
+    ) -> Result<Output, RunError> {
+        let layers = self.layers(input, options)?;
+        let offset = past.as_ref().map_or(0, |past| past.len());
+        self.check_input(input, offset)?;
+        let pass = self.pass(input, options, past.as_deref_mut(), offset)?;
+        hooks.set_pos_offset(offset);
+        let mut resid = self.residual(input, hooks, &pass)?;
+        for layer in layers.start..layers.stop {
+            if hooks.failed() {
+                return Ok(Output::default());
+            }
+            let past = past.as_mut().map(|past| past.layer(layer));
+            resid = self.blocks[layer].forward(hooks, resid, &pass, past);
+        }
+        if layers.stopped {
+            return Ok(Output { resid: Some(resid), ..Output::default() });
+        }
+        let points = [HookPoint::LnFinalScale, HookPoint::LnFinalNormalized];
+        let normed = self.ln_final.forward(hooks, points, resid);
+        if options.return_type == ReturnType::None && !options.loss_per_token {
+            return Ok(Output::default());
+        }
+        let logits = self.unembed.forward(hooks, normed);
+        self.finish(logits, input, options)
+    }
+
+    fn layers(&self, input: &Input, options: &RunOptions) -> Result<Layers, RunError> {
+        let n_layers = self.config.n_layers;
+        let resolve = |what: &'static str, layer: Option<isize>, default: usize| match layer {
+            None => Ok(default),
+            Some(layer) => {
+                let from_end = n_layers.checked_sub(layer.unsigned_abs());
+                let resolved = if layer < 0 { from_end } else { Some(layer.unsigned_abs()) };
+                resolved
+                    .filter(|&layer| layer <= n_layers)
+                    .ok_or(RunError::LayerOutOfRange { what, layer, n_layers })
+            }
+        };
+        let start = resolve("start_at_layer", options.start_at_layer, 0)?;
+        let stop = resolve("stop_at_layer", options.stop_at_layer, n_layers)?;
+        match (options.start_at_layer, input) {
+            (Some(_), Input::Tokens(_) | Input::Embeds(_)) => Err(RunError::Options(
+                "start_at_layer needs a residual stream as input (Input::Resid)".to_owned(),
+            )),
+            (None, Input::Resid(_)) => {
+                Err(RunError::Options("a residual stream as input needs start_at_layer".to_owned()))
+            }
+            _ => Ok(Layers { start, stop: stop.max(start), stopped: options.stop_at_layer.is_some() }),
+        }
+    }
+
+    fn check_input(&self, input: &Input, offset: usize) -> Result<(), RunError> {
+        let [batch, pos] = input.batch_pos();
+        if batch == 0 || pos == 0 {
+            return Err(RunError::EmptyInput { shape: vec![batch, pos] });
+        }
+        if offset + pos > self.config.n_ctx {
+            return Err(RunError::TooLong { pos: offset + pos, n_ctx: self.config.n_ctx });
+        }
+        match input {
+            Input::Tokens(tokens) => check_tokens(tokens, self.config.d_vocab),
+            Input::Embeds(x) | Input::Resid(x) if x.dims()[2] != self.config.d_model => {
+                Err(RunError::InputShape {
+                    what: "the input",
+                    expected: format!("[batch, pos, {}]", self.config.d_model),
+                    found: x.dims().to_vec(),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn pass(
+        &self,
+        input: &Input,
+        options: &RunOptions,
+        past: Option<&mut KvCache>,
+        offset: usize,
+    ) -> Result<Pass, RunError> {
+        let [batch, pos] = input.batch_pos();
+        let mask = match &options.attention_mask {
+            None => None,
+            Some(mask) => Some(read_mask(mask, batch, pos)?),
+        };
+        let mask = match past {
+            None => mask,
+            Some(past) => past.extend_mask(mask, batch, pos),
+        };
+        let positions = match &mask {
+            None => PositionIds::plain(offset, pos),
+            Some(mask) => PositionIds::masked(mask, pos),
+        };
+        let device = self.device.clone();
+        let rotary = match &self.config.positions {
+            Positions::Rotary(rotary) => Some(rotary.tables(positions.rows(), &device, self.dtype)),
+            _ => None,
+        };
+        let attention = &self.config.attention;
+        let masks = Masks::new(
+            &attention.windows,
+            attention.bidirectional,
+            pos,
+            offset + pos,
+            mask.as_deref(),
+            &device,
+        );
+        Ok(Pass { positions, masks, rotary })
+    }
+
+    /// The stream that enters the first block.
+    fn residual(&self, input: &Input, hooks: &mut Hooks<'_>, pass: &Pass) -> Result<Tensor<3>, RunError> {
+        let embed = match input {
+            Input::Resid(resid) => return Ok(resid.clone()),
+            Input::Embeds(embeds) => embeds.clone(),
+            Input::Tokens(tokens) => self.embedded(tokens, hooks)?,
+        };
+        let embed = hooks.at(HookPoint::Embed, embed);
+        Ok(match &self.pos_embed {
+            None => embed,
+            Some(pos_embed) => {
+                let batch = embed.dims()[0];
+                let pos = pos_embed.forward(&pass.positions, batch);
+                embed + hooks.at(HookPoint::PosEmbed, pos)
+            }
+        })
+    }
+
+    fn embedded(&self, tokens: &Tensor<2, Int>, hooks: &mut Hooks<'_>) -> Result<Tensor<3>, RunError> {
+        let (tokens, changed) = hooks.at_changed(HookPoint::Tokens, tokens.clone());
+        if changed {
+            check_tokens(&tokens, self.config.d_vocab)?;
+        }
+        let embed = self.embed.forward(tokens);
+        Ok(match &self.embed_norm {
+            None => embed,
+            Some(norm) => norm.forward(hooks, [HookPoint::EmbedLnScale, HookPoint::EmbedLnNormalized], embed),
+        })
+    }
+
+    fn finish(&self, logits: Tensor<3>, input: &Input, options: &RunOptions) -> Result<Output, RunError> {
+        let mut output = Output::default();
+        let wants_loss =
+            options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both);
+        if wants_loss {
+            let tokens = match (&options.labels, input) {
+                (Some(labels), _) => labels,
+                (None, Input::Tokens(tokens)) => tokens,
+                (None, _) => {
+                    let message = "a loss needs tokens to predict: give RunOptions::labels";
+                    return Err(RunError::Options(message.to_owned()));
+                }
+            };
+            let [batch, pos, d_vocab_out] = logits.dims();
+            if tokens.dims() != [batch, pos] || pos < 2 {
+                return Err(RunError::InputShape {
+                    what: "the tokens to predict",
+                    expected: format!("[{batch}, {pos}] with at least two positions"),
+                    found: tokens.dims().to_vec(),
+                });
+            }
+            check_tokens(tokens, d_vocab_out)?;
+            let per_token = loss::per_token(logits.clone(), tokens.clone());
+            output.loss = Some(loss::mean(per_token.clone(), options.attention_mask.as_ref()));
+            output.loss_per_token = options.loss_per_token.then_some(per_token);
+        }
+        if matches!(options.return_type, ReturnType::Logits | ReturnType::Both) {
+            output.logits = Some(logits);
+        }
+        Ok(output)
+    }
+}
+
+fn check_tokens(tokens: &Tensor<2, Int>, d_vocab: usize) -> Result<(), RunError> {
+    let [_, pos] = tokens.dims();
+    let ids = read_ints(tokens)?;
+    match ids.iter().position(|&token| usize::try_from(token).map_or(true, |token| token >= d_vocab)) {
+        None => Ok(()),
+        Some(at) => {
+            Err(RunError::TokenOutOfRange { token: ids[at], row: at / pos, pos: at % pos, d_vocab })
+        }
+    }
+}
+
+fn read_mask(mask: &Tensor<2, Int>, batch: usize, pos: usize) -> Result<Vec<Vec<bool>>, RunError> {
+    if mask.dims() != [batch, pos] {
+        return Err(RunError::InputShape {
+            what: "the attention mask",
+            expected: format!("[{batch}, {pos}]"),
+            found: mask.dims().to_vec(),
+        });
+    }
+    Ok(read_ints(mask)?.chunks(pos).map(|row| row.iter().map(|&token| token != 0).collect()).collect())
+}
+
+fn read_ints(tensor: &Tensor<2, Int>) -> Result<Vec<i64>, RunError> {
+    tensor.try_to_vec_as::<i64>().map_err(|error| RunError::Device(format!("{error:?}")))
+}
+
+/// Where inputs are expected.
+#[must_use]
+pub(crate) fn same_hardware(a: &Device, b: &Device) -> bool {
+    a.clone().without_autodiff() == b.clone().without_autodiff()
+}

@@ -1,0 +1,177 @@
+//! The transformer: embedding, blocks, final norm, unembedding.
+
+use std::sync::OnceLock;
+
+use burn::tensor::{DType, Device};
+use burn_lens_hooks::{
+    Firing, HookPoint, HookRegistry, HookedModel, Hooks, Input, ModelDims, Output, RunError, RunOptions,
+};
+use burn_lens_tensor::AnyTensor;
+
+use crate::{
+    ModelConfig, ModelError, Param, Parameters,
+    block::Block,
+    components::{Embed, Norm, NormKind, PosEmbed, Positions, Unembed},
+    forward::same_hardware,
+    stacked::Stacks,
+};
+
+/// A transformer with a hook on every activation.
+///
+/// It is a pure function of its [`ModelConfig`] and [`Parameters`]; processing or training
+/// makes new parameters and builds a new one from them, which shares every tensor that did
+/// not change.
+#[derive(Clone, Debug)]
+pub struct HookedTransformer {
+    pub(crate) config: ModelConfig,
+    pub(crate) params: Parameters,
+    pub(crate) embed: Embed,
+    pub(crate) embed_norm: Option<Norm>,
+    pub(crate) pos_embed: Option<PosEmbed>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) ln_final: Norm,
+    pub(crate) unembed: Unembed,
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
+    pub(crate) stacks: Stacks,
+    registry: HookRegistry,
+    firing: OnceLock<Firing>,
+}
+
+impl HookedTransformer {
+    /// Builds the model of this configuration with these weights.
+    ///
+    /// # Errors
+    ///
+    /// If a weight is missing or of another shape than the configuration implies.
+    pub fn new(config: ModelConfig, params: Parameters) -> Result<Self, ModelError> {
+        params.check(&config)?;
+        let w_e = params.get::<2>(Param::Embed)?;
+        let (device, dtype) = (w_e.device().without_autodiff(), w_e.dtype());
+        let norm = |kind: NormKind, w: Param, b: Param| Norm {
+            kind,
+            eps: config.norm.eps,
+            w: params.find(w),
+            b: params.find(b),
+        };
+        let embed_norm = config
+            .norm
+            .after_embedding
+            .then(|| norm(config.norm.kind, Param::EmbedLnW, Param::EmbedLnB));
+        let pos_embed = match config.positions {
+            Positions::Learned => Some(PosEmbed { w_pos: params.get(Param::PosEmbed)? }),
+            _ => None,
+        };
+        let blocks = (0..config.n_layers)
+            .map(|layer| Block::new(&config, layer, &params))
+            .collect::<Result<_, ModelError>>()?;
+        let unembed = Unembed {
+            w_u: params.get(Param::WU)?,
+            b_u: params.find(Param::BU),
+            soft_cap: config.logits_soft_cap,
+        };
+        Ok(Self {
+            embed: Embed { w_e },
+            embed_norm,
+            pos_embed,
+            blocks,
+            ln_final: norm(config.norm.final_kind, Param::LnFinalW, Param::LnFinalB),
+            unembed,
+            device,
+            dtype,
+            stacks: Stacks::default(),
+            registry: HookRegistry::default(),
+            firing: OnceLock::new(),
+            config,
+            params,
+        })
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Its weights.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.params
+    }
+
+    /// The dtype of its weights.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The same model on another device.
+    ///
+    /// # Errors
+    ///
+    /// Never for a model that was built already; the signature is that of [`Self::new`].
+    pub fn to_device(&self, device: &Device) -> Result<Self, ModelError> {
+        if same_hardware(&self.device, device) {
+            return Ok(self.clone());
+        }
+        Self::new(self.config.clone(), self.params.clone().to_device(device))
+    }
+
+    /// The same model with every weight changed by `f`.
+    ///
+    /// # Errors
+    ///
+    /// If `f` changes a shape.
+    pub fn map_parameters(&self, f: impl FnMut(Param, AnyTensor) -> AnyTensor) -> Result<Self, ModelError> {
+        Self::new(self.config.clone(), self.params.clone().map(f))
+    }
+
+    fn list_firing(&self) -> Firing {
+        let mut firing = Firing { optional: vec![HookPoint::Tokens], ..Firing::default() };
+        let normed = |kind: NormKind| kind != NormKind::None;
+        if self.config.norm.after_embedding && normed(self.config.norm.kind) {
+            firing.always.extend([HookPoint::EmbedLnScale, HookPoint::EmbedLnNormalized]);
+        }
+        firing.always.push(HookPoint::Embed);
+        if self.config.positions == Positions::Learned {
+            firing.always.push(HookPoint::PosEmbed);
+        }
+        for layer in 0..self.config.n_layers {
+            let [always, optional] = Block::firing(&self.config, layer);
+            firing.always.extend(always);
+            firing.optional.extend(optional);
+        }
+        if normed(self.config.norm.final_kind) {
+            firing.always.extend([HookPoint::LnFinalScale, HookPoint::LnFinalNormalized]);
+        }
+        firing.always.extend([HookPoint::UnembedIn, HookPoint::UnembedOut]);
+        firing
+    }
+}
+
+impl HookedModel for HookedTransformer {
+    fn dims(&self) -> ModelDims {
+        self.config.dims()
+    }
+
+    fn firing(&self) -> Firing {
+        self.firing.get_or_init(|| self.list_firing()).clone()
+    }
+
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+
+    fn registry(&self) -> Option<&HookRegistry> {
+        Some(&self.registry)
+    }
+
+    fn forward(
+        &self,
+        input: &Input,
+        options: &RunOptions,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<Output, RunError> {
+        self.forward_with_past(input, options, hooks, None)
+    }
+}

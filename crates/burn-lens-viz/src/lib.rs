@@ -1,0 +1,18 @@
+//! Pictures of what a model does: text for a terminal, and web pages that need no network.
+//!
+//! - [`HeatMap`]: an attention pattern, or any matrix over tokens, in characters
+//! - [`Page`]: one self-contained HTML file of [`Section`]s: tables, tokens, bars and interactive
+//!   attention patterns
+//!
+//! Everything here takes strings and numbers; no model, tensor or file is known.
+
+mod error;
+mod heat_map;
+mod json;
+mod label;
+mod page;
+
+pub use error::VizError;
+pub use heat_map::{HeatMap, Palette};
+pub use label::visible;
+pub use page::{Attention, Bar, Column, Page, Section, Token};

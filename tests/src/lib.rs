@@ -1,0 +1,17 @@
+//! Parity with Hugging Face and TransformerLens, and invariants, on every backend.
+//!
+//! The device is the one that `BURN_LENS_DEVICE` names; see `burn-lens-testkit`.
+
+#![cfg(test)]
+
+mod common;
+mod formats;
+mod generation;
+mod gradients;
+mod hooks;
+mod invariants;
+mod parity_hf;
+mod parity_tl;
+mod processing;
+mod refusals;
+mod shared_models;
