@@ -6,8 +6,11 @@ use burn_lens_testkit::{Golden, assert_close, device_spec, fixture, shared_model
 
 use crate::common::{cached, data, load};
 
-/// Absolute, against references stored in `f32`.
+/// Absolute, against references stored in `f32` …
 const ABSOLUTE: f64 = 1e-4;
+/// … or where values are so large that `f32` itself is coarser: the logits of
+/// `modular-addition` reach 547, and torch in `f32` is off by 2.7e-4 there.
+const RELATIVE: f64 = 6e-7;
 
 #[test]
 fn every_stored_activation() {
@@ -21,10 +24,15 @@ fn every_stored_activation() {
         for hook in golden.names().filter(|&hook| hook != "tokens" && hook != "logits") {
             let found = data(cache.get(hook).unwrap_or_else(|error| panic!("{name}: {error}")));
             assert_eq!(found.shape().to_vec(), golden.get(hook).shape().to_vec(), "{name}: {hook}");
+            let largest =
+                golden.values(hook).into_iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
             let worst = found.iter::<f64>().zip(golden.values(hook)).fold(0.0f64, |worst, (a, b)| {
-                worst.max(if a == b { 0.0 } else { (a - b).abs() })
+                // Some checkpoints were made when TransformerLens masked with -1e5.
+                let masked = a == f64::NEG_INFINITY && b <= -1e5;
+                worst.max(if a == b || masked { 0.0 } else { (a - b).abs() })
             });
-            assert!(worst < ABSOLUTE, "{name}: {hook} is off by {worst:.2e}");
+            let allowed = ABSOLUTE.max(RELATIVE * largest);
+            assert!(worst < allowed, "{name}: {hook} is off by {worst:.2e}");
             compared += 1;
         }
         assert_eq!(compared, cache.len(), "{name}: hooks that the reference does not hold");

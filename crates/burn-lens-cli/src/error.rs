@@ -54,13 +54,15 @@ pub(crate) enum CliError {
         /// The shape wanted.
         expected: String,
     },
-    /// An activation was asked for that the shortened run does not reach.
-    #[error("`{name}` lies behind --stop-at-layer {stop}, so the run does not reach it")]
+    /// Activations were asked for of which the shortened run reaches none.
+    #[error("`{name}` names nothing that a run with --stop-at-layer {stop} reaches")]
     NotReached {
         /// The activation, or the glob that selects only such.
         name: String,
         /// The layer.
         stop: isize,
+        /// What the model said.
+        source: RunError,
     },
     /// The bundled model does not know a word that the demonstration needs.
     #[error("the model's context of {n_ctx} tokens is too short for the demonstration, which needs {needed}")]

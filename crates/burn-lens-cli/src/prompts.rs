@@ -47,10 +47,10 @@ fn rows(
     expected: &str,
     wanted: Option<[usize; 2]>,
 ) -> Result<Vec<Vec<i64>>, CliError> {
-    let shape = data.shape.to_vec();
+    let shape = data.shape().to_vec();
     let fits = shape.len() == 2 && !shape.contains(&0) && wanted.is_none_or(|wanted| shape == wanted);
-    if !fits || !data.dtype.is_int() && !data.dtype.is_uint() {
-        let dtype = format!("{:?}", data.dtype).to_lowercase();
+    if !fits || !data.dtype().is_int() && !data.dtype().is_uint() {
+        let dtype = format!("{:?}", data.dtype()).to_lowercase();
         let expected = expected.to_owned();
         return Err(CliError::TokensShape { path: path.to_owned(), tensor, dtype, shape, expected });
     }

@@ -83,8 +83,28 @@ pub struct MlpConfig {
     pub act_fn: ActFn,
     /// Plain or gated.
     pub kind: MlpKind,
-    /// Whether the projections have biases.
-    pub bias: bool,
+    /// Which biases there are.
+    pub bias: MlpBias,
+}
+
+/// Which biases an MLP has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MlpBias {
+    /// None.
+    None,
+    /// On each projection: `b_in`, `b_out`, and `b_gate` where gated.
+    Projections,
+    /// `b_out`, and in a gated MLP `b_post` behind the product (in a plain one `b_in`): what
+    /// TransformerLens has.
+    BehindProduct,
+}
+
+impl MlpBias {
+    /// On each projection, or none.
+    #[must_use]
+    pub fn projections(present: bool) -> Self {
+        if present { Self::Projections } else { Self::None }
+    }
 }
 
 /// Plain or gated.
@@ -94,7 +114,7 @@ pub enum MlpKind {
     Plain,
     /// `(act(x W_gate + b_gate) ⊙ (x W_in + b_in) + b_post) W_out + b_out`
     ///
-    /// `b_post` is TransformerLens's `b_in`, which it adds behind the product.
+    /// `b_post` is TransformerLens's `b_in`, which it adds behind the product: see [`MlpBias`].
     Gated,
 }
 

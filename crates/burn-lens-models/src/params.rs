@@ -13,7 +13,7 @@ use burn_lens_tensor::{AnyTensor, FloatType, TypedTensor};
 use crate::{
     ModelConfig, ModelError,
     components::{NormKind, Positions},
-    config::{MlpKind, NormPlacement},
+    config::{MlpBias, MlpKind, NormPlacement},
 };
 
 macro_rules! params {
@@ -128,13 +128,13 @@ impl Param {
         }
     }
 
-    /// Whether a model of this configuration has it. `BPost` is TransformerLens's own and
-    /// never part of a configuration; it is kept where it is given.
+    /// Whether a model of this configuration has it. Processing may add biases beyond that.
     #[must_use]
     pub fn belongs_to(self, config: &ModelConfig) -> bool {
         let norm = config.norm;
         let mlp = config.mlp.as_ref();
         let gated = mlp.is_some_and(|mlp| mlp.kind == MlpKind::Gated);
+        let has = |bias: MlpBias| mlp.is_some_and(|mlp| mlp.bias == bias);
         let norm_w = |kind: NormKind| norm.weights && kind != NormKind::None;
         let norm_b = |kind: NormKind| norm.weights && kind == NormKind::Layer;
         let post = norm.placement == NormPlacement::Both;
@@ -157,10 +157,11 @@ impl Param {
             Self::Ln2W(_) => mlp.is_some() && norm_w(norm.kind),
             Self::Ln2B(_) => mlp.is_some() && norm_b(norm.kind),
             Self::WGate(_) => gated,
-            Self::BGate(_) => gated && mlp.is_some_and(|mlp| mlp.bias),
+            Self::BGate(_) => gated && has(MlpBias::Projections),
             Self::WIn(_) | Self::WOut(_) => mlp.is_some(),
-            Self::BIn(_) | Self::BOut(_) => mlp.is_some_and(|mlp| mlp.bias),
-            Self::BPost(_) => false,
+            Self::BIn(_) => has(MlpBias::Projections) || (!gated && has(MlpBias::BehindProduct)),
+            Self::BPost(_) => gated && has(MlpBias::BehindProduct),
+            Self::BOut(_) => has(MlpBias::Projections) || has(MlpBias::BehindProduct),
             Self::MlpLnW(_) | Self::MlpLnB(_) => {
                 norm.weights && mlp.is_some_and(|mlp| mlp.act_fn.has_inner_norm())
             }

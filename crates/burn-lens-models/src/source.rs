@@ -166,7 +166,7 @@ pub fn load_parameters(
     let mut params = Parameters::default();
     let embed = architecture.source(config, Param::Embed);
     let names = weights.names();
-    for param in architecture.params(config) {
+    for param in Param::all(config) {
         let source = architecture.source(config, param);
         if param == Param::WU && source.name == embed.name && embed.layout == Layout::Same {
             params.insert(param, params.get::<2>(Param::Embed)?.transpose());

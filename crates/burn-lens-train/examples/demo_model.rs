@@ -1,22 +1,16 @@
 //! Trains the bundled demonstration model from a seed, and evaluates it.
 
-use std::{
-    collections::BTreeMap,
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{collections::BTreeMap, error::Error, fs, path::Path, path::PathBuf, time::Instant};
 
 use burn_lens_io::{save_safetensors, write_atomically};
-use burn_lens_models::{HookedTransformer, Parameters, export, to_config_json};
+use burn_lens_models::{HookedTransformer, Param, export, to_config_json};
 use burn_lens_tensor::DeviceSpec;
-use burn_lens_train::{
-    Progress,
-    language::{Evaluation, Language, demo_config, demo_training, evaluate},
-    train,
+use burn_lens_train::language::{
+    Evaluation, Language, demo_config, demo_parameters, demo_training, evaluate,
 };
+use burn_lens_train::{Progress, train_from};
 use clap::Parser;
+use serde_json::json;
 
 /// Trains the bundled demonstration model from a seed, and evaluates it.
 #[derive(Parser)]
@@ -42,52 +36,46 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = Arguments::parse();
-    let Arguments { seed, steps, samples, .. } = arguments;
+    let Arguments { out, seed, steps, samples, evaluate_every, dry_run } = Arguments::parse();
     let mut language = Language::new(seed);
     let model = demo_config(language.words());
-    let num_params: usize = burn_lens_models::Param::all(&model)
-        .iter()
-        .map(|param| param.shape(&model).iter().product::<usize>())
-        .sum();
-    eprintln!("{num_params} parameters ({} KiB), {steps} steps of 1536 tokens", num_params * 4 / 1024);
-    if arguments.dry_run {
-        eprintln!("about a quarter of a second a step on one core: {} minutes", steps / 240 + 1);
+    let sizes = Param::all(&model).into_iter().map(|param| param.shape(&model).iter().product::<usize>());
+    let parameters: usize = sizes.sum();
+    let tokens = language.tokens(steps);
+    eprintln!("{parameters} parameters ({} KiB), {steps} steps, {tokens} tokens", parameters * 4 / 1024);
+    // 0.12 ms a token on one core of 2020s hardware.
+    eprintln!("about {} minutes on one core", tokens / 500_000 + 1);
+    if dry_run {
         return Ok(());
     }
-    let device = DeviceSpec::cpu().open()?;
-    let build = |params: Parameters| HookedTransformer::new(model.clone(), params);
     let start = Instant::now();
     let text = language.clone();
     let mut observer = |progress: &Progress<'_>| {
-        let done = progress.step + 1;
-        if done % 50 == 0 || done == 10 {
-            let seconds = start.elapsed().as_secs_f64();
-            let (loss, norm) = (progress.loss, progress.grad_norm);
+        let (done, seconds) = (progress.step + 1, start.elapsed().as_secs_f64());
+        if done % 50 == 0 {
             let left = seconds / done as f64 * (steps - done) as f64;
-            eprintln!("step {done}: loss {loss:.4}, gradient {norm:.3}, {seconds:.0} s, {left:.0} s left");
+            eprintln!("step {done}: loss {:.4}, {seconds:.0} s, {left:.0} s left", progress.loss);
         }
-        if arguments.evaluate_every.is_some_and(|every| done % every == 0) {
-            match build(progress.parameters()).map(|model| evaluate(&model, &text, samples / 5, seed + 1)) {
-                Ok(Ok(evaluation)) => report(&evaluation),
-                failed => eprintln!("evaluation failed: {failed:?}"),
-            }
+        if evaluate_every.is_some_and(|every| done % every == 0) {
+            let evaluated = HookedTransformer::new(model.clone(), progress.parameters())
+                .map_err(Into::into)
+                .and_then(|model| evaluate(&model, &text, samples / 5, seed + 1));
+            evaluated.map_or_else(|error| eprintln!("evaluation failed: {error}"), |e| report(&e));
         }
     };
     let training = demo_training(steps, seed);
-    let params = train(&training, &model, &device, &mut language, &mut observer)?;
-    let seconds = start.elapsed().as_secs_f64().round();
-    let trained = build(params)?;
+    let initial = demo_parameters(&model, seed, &DeviceSpec::cpu().open()?);
+    let params = train_from(&training, &model, &initial, &mut language, &mut observer)?;
+    let seconds = start.elapsed().as_secs();
+    let trained = HookedTransformer::new(model, params)?;
     let evaluation = evaluate(&trained, &language, samples, seed)?;
     report(&evaluation);
-    save(&arguments.out, &trained, &language)?;
-    let json = serde_json::json!({
-        "evaluation": evaluation,
-        "parameters": num_params,
-        "seconds": seconds,
-        "training": training,
+    fs::create_dir_all(&out)?;
+    save(&out, &trained, &language)?;
+    let json = json!({
+        "evaluation": evaluation, "parameters": parameters, "seconds": seconds, "training": training,
     });
-    write_atomically(arguments.out.join("evaluation.json"), |file| writeln!(file, "{json:#}"))?;
+    write_atomically(out.join("evaluation.json"), |file| writeln!(file, "{json:#}"))?;
     Ok(())
 }
 
@@ -100,7 +88,6 @@ fn report(evaluation: &Evaluation) {
 }
 
 fn save(out: &Path, model: &HookedTransformer, language: &Language) -> Result<(), Box<dyn Error>> {
-    fs::create_dir_all(out)?;
     let texts = [
         ("config.json", to_config_json(model.config())),
         ("tokenizer.json", language.words().tokenizer_json()),
@@ -111,6 +98,5 @@ fn save(out: &Path, model: &HookedTransformer, language: &Language) -> Result<()
     }
     let tensors = export(model)?.into_iter().map(|(name, tensor)| Ok((name, tensor.into_data()?)));
     let tensors = tensors.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-    save_safetensors(out.join("model.safetensors"), tensors, BTreeMap::new())?;
-    Ok(())
+    Ok(save_safetensors(out.join("model.safetensors"), tensors, BTreeMap::new())?)
 }

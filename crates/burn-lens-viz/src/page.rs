@@ -1,6 +1,6 @@
 //! A web page in one file: no network, no fonts, no scripts of others.
 
-use minijinja::{Environment, context};
+use minijinja::{Environment, context, value::Serde};
 use serde::Serialize;
 
 use crate::{VizError, error::finite, json, visible};
@@ -202,13 +202,13 @@ impl Page {
             .map(|section| {
                 let bodies =
                     section.bodies.iter().map(|body| body.view(&section.title)).collect::<Result<Vec<_>, _>>()?;
-                Ok(context! { title => section.title, text => section.text, bodies })
+                Ok(context! { title => section.title.as_str(), text => section.text.as_str(), bodies => Serde(bodies) })
             })
             .collect::<Result<Vec<_>, VizError>>()?;
         let html = environment.get_template("page.html")?.render(context! {
-            title => self.title,
-            lead => self.lead,
-            footer => self.footer,
+            title => self.title.as_str(),
+            lead => self.lead.as_str(),
+            footer => self.footer.as_str(),
             style => include_str!("../templates/page.css"),
             script => include_str!("../templates/page.js"),
             sections,

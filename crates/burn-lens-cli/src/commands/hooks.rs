@@ -46,7 +46,7 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
 
 /// What the names select, optional hooks included.
 fn chosen(names: &[String], points: &[HookPoint]) -> Result<HashSet<HookPoint>, CliError> {
-    let everything = Firing { always: points.to_vec(), optional: Vec::new() };
+    let everything = Firing { always: points.to_vec(), ..Firing::default() };
     let mut chosen = HashSet::new();
     for name in names {
         chosen.extend(Selector::from(name.as_str()).resolve(&everything)?);
@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn optional_hooks_stand_where_they_fire() {
         let always = vec![HookPoint::Embed, HookPoint::ResidPre(0), HookPoint::AttnZ(0), HookPoint::AttnOut(0), HookPoint::UnembedOut];
-        let firing = Firing { always, optional: vec![HookPoint::Tokens, HookPoint::AttnIn(0), HookPoint::AttnResult(0)] };
+        let firing = Firing { always, optional: vec![HookPoint::Tokens, HookPoint::AttnIn(0), HookPoint::AttnResult(0)], ..Firing::default() };
         let names: Vec<String> = in_order(&firing).iter().map(ToString::to_string).collect();
         let expected = [
             "hook_tokens",

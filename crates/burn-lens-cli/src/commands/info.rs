@@ -5,7 +5,7 @@ use burn_lens::{
     hooks::HookedModel as _,
     io::{PaddingSide, Tokenizer},
     models::{
-        BlockLayout, MlpKind, ModelConfig, NormPlacement,
+        BlockLayout, MlpBias, MlpKind, ModelConfig, NormPlacement,
         components::{NormKind, Pairing, Positions, Rotary, RotaryScaling},
         processing::Step,
     },
@@ -73,7 +73,7 @@ impl Counted {
         let tied = if config.tied { config.d_vocab_out * config.d_model } else { 0 };
         let dtype = FloatType::from_dtype(lens.model.dtype());
         let width = lens.model.dtype().size();
-        let per_position = lens.model.firing().always.iter().map(|point| {
+        let per_position = lens.model.firing().always.into_iter().map(|point| {
             let lens = point.axes().iter().filter_map(|&axis| dims.len_of(axis));
             if point.axes().contains(&burn_lens::hooks::Axis::KeyPos) { 0 } else { lens.product::<usize>() }
         });
@@ -236,7 +236,12 @@ fn mlp(config: &ModelConfig) -> String {
         MlpKind::Plain => "plain",
         MlpKind::Gated => "gated",
     };
-    format!("{kind}, {}, {}", mlp.act_fn, if mlp.bias { "biases" } else { "no biases" })
+    let bias = match mlp.bias {
+        MlpBias::None => "no biases",
+        MlpBias::Projections => "biases",
+        MlpBias::BehindProduct => "biases, that of W_in behind the product",
+    };
+    format!("{kind}, {}, {bias}", mlp.act_fn)
 }
 
 fn steps_table(config: &ModelConfig) -> String {

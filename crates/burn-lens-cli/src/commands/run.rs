@@ -36,7 +36,7 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
         }
         Some(path) => {
             let options = RunOptions { stop_at_layer: args.stop_at_layer, ..tokens.options() };
-            let points = points(args, &lens)?;
+            let points = points(args, &lens, &tokens, &options)?;
             note_size(&points, args, &lens, &tokens, progress)?;
             let cache = CacheOptions {
                 pos_slice: args.pos.clone().unwrap_or_default(),
@@ -80,41 +80,24 @@ fn values<const D: usize>(tensor: burn_lens::burn::tensor::Tensor<D>) -> Result<
 }
 
 /// The activations to keep: what is named, as far as the run reaches it.
-fn points(args: &RunArgs, lens: &Pretrained) -> Result<Vec<HookPoint>, CliError> {
-    let firing = lens.model.firing();
-    let stop = args.stop_at_layer.map(|stop| {
-        let n_layers = lens.model.config().n_layers.cast_signed();
-        (stop, if stop < 0 { n_layers + stop } else { stop })
-    });
-    let reached = |point: HookPoint| match (stop, point.layer()) {
-        (None, _) => true,
-        (Some((_, layer)), Some(own)) => own.cast_signed() < layer,
-        (Some(_), None) => is_before_blocks(point),
-    };
+fn points(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, options: &RunOptions) -> Result<Vec<HookPoint>, CliError> {
+    let reached = lens.model.firing_in(&tokens.input(), options);
     if args.names.is_empty() {
-        return Ok(firing.always.into_iter().filter(|&point| reached(point)).collect());
+        return Ok(reached.always);
     }
+    let all = lens.model.firing();
     let mut points = Vec::new();
     for name in &args.names {
-        let chosen = Selector::from(name.as_str()).resolve(&firing)?;
-        let before = points.len();
-        points.extend(chosen.into_iter().filter(|&point| reached(point)));
-        if let (Some((stop, _)), true) = (stop, points.len() == before) {
-            return Err(CliError::NotReached { name: name.clone(), stop });
-        }
+        let selector = Selector::from(name.as_str());
+        selector.resolve(&all)?;
+        let chosen = selector.resolve(&reached).map_err(|source| CliError::NotReached {
+            name: name.clone(),
+            stop: options.stop_at_layer.unwrap_or_default(),
+            source,
+        })?;
+        points.extend(chosen);
     }
     Ok(points)
-}
-
-fn is_before_blocks(point: HookPoint) -> bool {
-    matches!(
-        point,
-        HookPoint::Tokens
-            | HookPoint::EmbedLnScale
-            | HookPoint::EmbedLnNormalized
-            | HookPoint::Embed
-            | HookPoint::PosEmbed
-    )
 }
 
 /// Says how much memory the activations take, where that is much.
@@ -172,11 +155,11 @@ fn save(
     let list: Vec<Value> = tensors
         .iter()
         .map(|(name, data)| {
-            let dtype = format!("{:?}", data.dtype).to_lowercase();
-            json!({ "name": name, "shape": data.shape.to_vec(), "dtype": dtype })
+            let dtype = format!("{:?}", data.dtype()).to_lowercase();
+            json!({ "name": name, "shape": data.shape().to_vec(), "dtype": dtype })
         })
         .collect();
-    let size: u64 = tensors.iter().map(|(_, data)| data.bytes.len() as u64).sum();
+    let size: u64 = tensors.iter().map(|(_, data)| data.bytes().len() as u64).sum();
     let step = progress.step(&format!("writing {}", path.display()));
     save_safetensors(path, tensors, metadata(args, lens))?;
     drop(step);

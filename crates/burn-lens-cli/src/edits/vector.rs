@@ -29,12 +29,12 @@ impl Vector {
         let Some(data) = tensors.remove(&name) else {
             return Err(Problem::NoTensor { path: path.to_owned(), tensor: name, found });
         };
-        if !data.dtype.is_float() {
-            let dtype = format!("{:?}", data.dtype);
+        if !data.dtype().is_float() {
+            let dtype = format!("{:?}", data.dtype());
             return Err(Problem::NotFloat { path: path.to_owned(), tensor: name, dtype });
         }
         let values = data.iter::<f64>().map(|value| value * factor).collect();
-        Ok(Self { name, shape: data.shape.to_vec(), values })
+        Ok(Self { name, shape: data.shape().to_vec(), values })
     }
 
     /// Whether it is a single vector, added at every place.

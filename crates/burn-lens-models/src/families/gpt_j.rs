@@ -9,7 +9,7 @@ use super::Architecture;
 use crate::{
     HfConfig, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Pairing, Positions, Rotary, RotaryScaling},
-    config::{AttentionConfig, BlockLayout, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
 };
 
 pub(super) struct GptJ;
@@ -51,7 +51,7 @@ impl Architecture for GptJ {
                 d_mlp: hf.find_size("n_inner")?.unwrap_or(4 * d_model),
                 act_fn: hf.act_fn("activation_function")?,
                 kind: MlpKind::Plain,
-                bias: true,
+                bias: MlpBias::Projections,
             }),
             norm: NormConfig::plain(NormKind::Layer, hf.f64("layer_norm_epsilon")?, NormPlacement::Pre),
             positions: Positions::Rotary(Rotary {

@@ -9,7 +9,7 @@ use super::Architecture;
 use crate::{
     HfConfig, Layout, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
 };
 
 pub(super) struct GptNeoX;
@@ -48,7 +48,7 @@ impl Architecture for GptNeoX {
                 d_mlp: hf.size("intermediate_size")?,
                 act_fn: hf.act_fn("hidden_act")?,
                 kind: MlpKind::Plain,
-                bias: true,
+                bias: MlpBias::Projections,
             }),
             norm: NormConfig::plain(NormKind::Layer, hf.f64("layer_norm_eps")?, NormPlacement::Pre),
             positions: Positions::Rotary(rotary),

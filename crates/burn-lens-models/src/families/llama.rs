@@ -9,7 +9,7 @@ use super::Architecture;
 use crate::{
     HfConfig, ModelConfig, ModelError, Param, Source,
     components::{ActFn, NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
 };
 
 pub(super) struct Llama;
@@ -27,7 +27,7 @@ impl Architecture for Llama {
         let bias = hf.bool_or("attention_bias", false)?;
         (config.attention.qkv_bias, config.attention.out_bias) = (bias, bias);
         let mlp_bias = hf.bool_or("mlp_bias", false)?;
-        config.mlp = config.mlp.map(|mlp| MlpConfig { bias: mlp_bias, ..mlp });
+        config.mlp = config.mlp.map(|mlp| MlpConfig { bias: MlpBias::projections(mlp_bias), ..mlp });
         Ok(config)
     }
 
@@ -54,7 +54,7 @@ pub(super) fn base(
         d_vocab,
         d_vocab_out: d_vocab,
         attention: AttentionConfig { n_kv_heads, ..AttentionConfig::plain(n_heads, d_head, n_layers) },
-        mlp: Some(MlpConfig { d_mlp: hf.size("intermediate_size")?, act_fn, kind: MlpKind::Gated, bias: false }),
+        mlp: Some(MlpConfig { d_mlp: hf.size("intermediate_size")?, act_fn, kind: MlpKind::Gated, bias: MlpBias::None }),
         norm: NormConfig::plain(NormKind::Rms, hf.f64("rms_norm_eps")?, NormPlacement::Pre),
         positions: Positions::Rotary(hf.rotary(d_head, n_ctx, 1.0)?),
         layout: BlockLayout::Sequential,

@@ -38,11 +38,6 @@ pub trait Architecture: Sync {
     /// Where `param`, which belongs to a model of `config`, lies in the checkpoint.
     fn source(&self, config: &ModelConfig, param: Param) -> Source;
 
-    /// The parameters that its checkpoints hold.
-    fn params(&self, config: &ModelConfig) -> Vec<Param> {
-        Param::all(config)
-    }
-
     /// A tensor's name in this checkpoint: some were saved without the outer model's prefix.
     fn stored_name(&self, name: &str, names: &[String]) -> String {
         let known = |name: &str| names.binary_search_by(|candidate| candidate.as_str().cmp(name)).is_ok();

@@ -9,7 +9,7 @@ use super::Architecture;
 use crate::{
     HfConfig, Layout, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
 };
 
 /// Rows of the position embedding in front of position 0.
@@ -54,7 +54,7 @@ impl Architecture for Opt {
                 d_mlp: hf.size("ffn_dim")?,
                 act_fn: hf.act_fn("activation_function")?,
                 kind: MlpKind::Plain,
-                bias,
+                bias: MlpBias::projections(bias),
             }),
             norm: NormConfig { weights: hf.bool_or("layer_norm_elementwise_affine", true)?, ..norm },
             positions: Positions::Learned,

@@ -11,7 +11,7 @@ use super::Architecture;
 use crate::{
     HfConfig, HookedTransformer, Layout, ModelConfig, ModelError, Param, Source,
     components::{ActFn, NormKind, Pairing, Positions, Rotary, RotaryScaling},
-    config::{AttentionConfig, BlockLayout, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
 };
 
 pub(super) struct TransformerLens;
@@ -102,23 +102,14 @@ impl Architecture for TransformerLens {
         }
     }
 
-    /// Gated MLPs have no biases on their branches, but one behind the product.
-    fn params(&self, config: &ModelConfig) -> Vec<Param> {
-        let gated = config.mlp.as_ref().is_some_and(|mlp| mlp.kind == MlpKind::Gated);
-        let swap = |param| match param {
-            Param::BIn(layer) if gated => Some(Param::BPost(layer)),
-            Param::BGate(_) => None,
-            other => Some(other),
-        };
-        Param::all(config).into_iter().filter_map(swap).collect()
-    }
-
     fn stored_name(&self, name: &str, _: &[String]) -> String {
         name.to_owned()
     }
 
-    fn ignores(&self, _: &ModelConfig, name: &str) -> bool {
-        [".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi"].iter().any(|end| name.ends_with(end))
+    fn ignores(&self, config: &ModelConfig, name: &str) -> bool {
+        // Allocated whatever the positions are.
+        let unused = name == "pos_embed.W_pos" && config.positions != Positions::Learned;
+        unused || [".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi"].iter().any(|end| name.ends_with(end))
     }
 }
 
@@ -251,7 +242,7 @@ fn mlp(hf: &HfConfig, d_model: usize) -> Result<Option<MlpConfig>, ModelError> {
     }
     let act_fn: ActFn = hf.act_fn("act_fn")?;
     let kind = if gated { MlpKind::Gated } else { MlpKind::Plain };
-    Ok(Some(MlpConfig { d_mlp, act_fn, kind, bias: true }))
+    Ok(Some(MlpConfig { d_mlp, act_fn, kind, bias: MlpBias::BehindProduct }))
 }
 
 fn positions(hf: &HfConfig, d_head: usize, n_ctx: usize) -> Result<Positions, ModelError> {
@@ -335,7 +326,7 @@ pub fn export(model: &HookedTransformer) -> Result<Vec<(String, AnyTensor)>, Mod
     let (config, params) = (model.config(), model.parameters());
     let target = exported_config(config);
     let mut tensors = Vec::new();
-    for param in TransformerLens.params(&target) {
+    for param in Param::all(&target) {
         let source = TransformerLens.source(&target, param);
         let shape = param.shape(&target);
         let stored = source.layout.stored_shape(&shape);
@@ -362,7 +353,7 @@ pub fn export(model: &HookedTransformer) -> Result<Vec<(String, AnyTensor)>, Mod
         };
         tensors.push((source.name, tensor));
     }
-    let exported = |param: Param| TransformerLens.params(&target).contains(&param);
+    let exported = |param: Param| Param::all(&target).contains(&param);
     if let Some((param, _)) = params.iter().find(|&(param, _)| !exported(param)) {
         return Err(ModelError::NotExpressible(format!("`{param}` of this model")));
     }
@@ -374,7 +365,7 @@ fn exported_config(config: &ModelConfig) -> ModelConfig {
     let mut config = config.clone();
     "HookedTransformer".clone_into(&mut config.architecture);
     (config.attention.qkv_bias, config.attention.out_bias) = (true, true);
-    config.mlp = config.mlp.map(|mlp| MlpConfig { bias: true, ..mlp });
+    config.mlp = config.mlp.map(|mlp| MlpConfig { bias: MlpBias::BehindProduct, ..mlp });
     (config.unembed_bias, config.tied) = (true, false);
     config
 }

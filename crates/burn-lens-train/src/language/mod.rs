@@ -22,10 +22,14 @@ mod repeats;
 mod rows;
 mod vocabulary;
 
+use burn::tensor::{Device, Tensor, TensorData};
 use burn_lens_models::{
-    AttentionConfig, BlockLayout, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement,
+    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement, Param,
+    Parameters,
     components::{ActFn, NormKind, Positions},
+    random_parameters,
 };
+use burn_lens_tensor::FloatType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -50,8 +54,16 @@ struct Weights {
     repeat: f32,
 }
 
-const WEIGHT: Weights =
-    Weights { background: 0.1, indirect_object: 3.0, fact: 1.0, bracket: 1.0, repeat: 0.5 };
+static WEIGHT: std::sync::LazyLock<Weights> = std::sync::LazyLock::new(|| Weights {
+    background: tmp("BG", 0.1) as f32,
+    indirect_object: tmp("IOI", 3.0) as f32,
+    fact: 1.0,
+    bracket: 1.0,
+    repeat: tmp("REPW", 0.5) as f32,
+});
+pub(crate) fn tmp(name: &str, default: f64) -> f64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
 
 /// The skills that are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +118,7 @@ pub fn demo_config(words: &Vocabulary) -> ModelConfig {
             out_bias: true,
             ..AttentionConfig::plain(n_heads, d_head, n_layers)
         },
-        mlp: Some(MlpConfig { d_mlp: 256, act_fn: ActFn::GeluTanh, kind: MlpKind::Plain, bias: true }),
+        mlp: Some(MlpConfig { d_mlp: 256, act_fn: ActFn::GeluTanh, kind: MlpKind::Plain, bias: MlpBias::BehindProduct }),
         norm: NormConfig::plain(NormKind::Layer, 1e-5, NormPlacement::Pre),
         positions: Positions::Learned,
         layout: BlockLayout::Sequential,
@@ -117,13 +129,34 @@ pub fn demo_config(words: &Vocabulary) -> ModelConfig {
     }
 }
 
+/// What its training starts from: random weights, but positions are sinusoids, as in Vaswani et
+/// al. (2017). A head that looks one position back is then a rotation, and is learned much
+/// sooner; the positions are trained on like any other weight.
+#[must_use]
+pub fn demo_parameters(config: &ModelConfig, seed: u64, device: &Device) -> Parameters {
+    /// As large as a random embedding.
+    #[allow(non_snake_case)] let AMPLITUDE: f32 = tmp("AMP", 0.12) as f32;
+    /// The slowest wave, in radians per position.
+    const SLOWEST: f32 = 0.01;
+    let (n_ctx, d_model) = (config.n_ctx, config.d_model);
+    let wave = |index: usize| {
+        let (pos, axis) = ((index / d_model) as f32, index % d_model);
+        let angle = pos * SLOWEST.powf((axis / 2) as f32 / (d_model / 2) as f32);
+        AMPLITUDE * if axis.is_multiple_of(2) { angle.sin() } else { angle.cos() }
+    };
+    let waves: Vec<f32> = (0..n_ctx * d_model).map(wave).collect();
+    let mut params = random_parameters(config, seed, device, FloatType::F32);
+    params.insert(Param::PosEmbed, Tensor::<2>::from_data(TensorData::new(waves, [n_ctx, d_model]), device));
+    params
+}
+
 /// How the demonstration model is trained.
 #[must_use]
 pub fn demo_training(steps: usize, seed: u64) -> TrainConfig {
     TrainConfig {
         steps,
         seed,
-        learning_rate: 2e-3,
+        learning_rate: tmp("LR", 2e-3),
         warmup_steps: (steps / 10).min(100),
         final_fraction: 0.02,
         beta_2: 0.98,

@@ -31,5 +31,6 @@ pub(super) fn lengths(len: usize, rng: &mut ChaCha8Rng) -> [usize; 3] {
     /// The shortest segment.
     const SHORTEST: usize = 5;
     let prefix = rng.random_range(0..=len / 4);
-    [prefix, rng.random_range(SHORTEST..=((len - prefix) / 2).max(SHORTEST)), len]
+    let most = super::tmp("SEG", 1000.0) as usize;
+    [prefix, rng.random_range(SHORTEST..=((len - prefix) / 2).max(SHORTEST).min(most)), len]
 }

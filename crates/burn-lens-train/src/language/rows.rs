@@ -33,6 +33,12 @@ impl Language {
         &self.words
     }
 
+    /// How many tokens that many steps take.
+    #[must_use]
+    pub fn tokens(&self, steps: usize) -> usize {
+        SHAPES.iter().cycle().take(steps).map(|[rows, pos]| rows * pos).sum()
+    }
+
     /// A fresh piece of a task.
     #[must_use]
     pub fn piece(&self, task: Task, rng: &mut ChaCha8Rng) -> Piece {
@@ -55,7 +61,7 @@ impl Language {
             row.weights.extend(piece.weights);
             row.tokens.len() < pos
         };
-        if rng.random_bool(REPEATS) {
+        if rng.random_bool(super::tmp("REP", REPEATS)) {
             let lengths = repeats::lengths(pos - 1, rng);
             append(repeats::piece(&self.words, lengths, rng));
         } else {

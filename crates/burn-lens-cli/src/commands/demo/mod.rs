@@ -50,7 +50,7 @@ impl Head {
 }
 
 /// What the model does with one head, or none, set to zero.
-pub(super) struct Ablation {
+struct Ablation {
     /// `None`: the model as it is.
     pub(super) head: Option<Head>,
     /// Why this head.
@@ -64,10 +64,10 @@ pub(super) struct Ablation {
 }
 
 /// Everything that the demonstration found.
-pub(super) struct Findings {
-    pub(super) prompt: Prompt,
-    pub(super) induction: Induction,
-    pub(super) ablations: Vec<Ablation>,
+struct Findings {
+    prompt: Prompt,
+    induction: Induction,
+    ablations: Vec<Ablation>,
 }
 
 /// Analyses the bundled model and writes a page about it.
