@@ -8,7 +8,7 @@ use burn_lens::{
     tensor::{DeviceSpec, FloatType, Slice},
 };
 use clap::{
-    ArgAction, Args, Parser, Subcommand,
+    ArgAction, ArgGroup, Args, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
 use clap_complete::Shell;
@@ -198,14 +198,13 @@ positions count from the end of the prompt, so pos=-1 is its last token, and an 
 pos=-1: goes on into everything new. Without pos, an intervention applies to prompt and new tokens.";
 
 #[derive(Debug, Args)]
-#[command(after_help = RUN_HELP)]
-#[group(skip)]
+#[command(after_help = RUN_HELP, group = ArgGroup::new("input").args(["prompt", "tokens"]).required(true))]
 pub(crate) struct RunArgs {
     /// A folder, a name on the hub, or `demo`
     #[arg(value_name = "MODEL")]
     pub(crate) name: String,
     /// The texts to run on
-    #[arg(long, short, value_name = "TEXT", num_args = 1.., required_unless_present = "tokens", conflicts_with = "tokens")]
+    #[arg(long, short, value_name = "TEXT", num_args = 1..)]
     pub(crate) prompt: Vec<String>,
     /// Token ids to run on: a tensor `tokens` [batch, pos] and, if it is there, `attention_mask`
     #[arg(long, value_name = "FILE.safetensors")]

@@ -1,13 +1,13 @@
 //! Errors as a user reads them: what failed, why, and what to do about it.
 
-use std::{error::Error as _, io, panic::PanicHookInfo, path::PathBuf};
-
-use burn_lens::{
-    Error as LensError,
-    hooks::RunError,
-    io::IoError,
-    models::ModelError,
+use std::{
+    error::Error as _,
+    io,
+    panic::PanicHookInfo,
+    path::{Path, PathBuf},
 };
+
+use burn_lens::{DEMO, Error as LensError, hooks::RunError, io::IoError, models::ModelError, tensor::nearest};
 use burn_lens_viz::VizError;
 
 use crate::{
@@ -64,7 +64,15 @@ pub(crate) enum CliError {
         /// What the model said.
         source: RunError,
     },
-    /// The bundled model does not know a word that the demonstration needs.
+    /// The folder of a result is missing; said before anything is computed.
+    #[error("cannot write {}: there is no folder {}", path.display(), folder.display())]
+    NoFolder {
+        /// The file to write.
+        path: PathBuf,
+        /// Where it should go.
+        folder: PathBuf,
+    },
+    /// The bundled model's context is too short.
     #[error("the model's context of {n_ctx} tokens is too short for the demonstration, which needs {needed}")]
     DemoContext {
         /// What it has.
@@ -72,6 +80,16 @@ pub(crate) enum CliError {
         /// What is needed.
         needed: usize,
     },
+}
+
+/// Refuses a file whose folder is missing, before the work that it is to hold is done.
+pub(crate) fn check_folder(path: &Path) -> Result<(), CliError> {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") && !folder.is_dir() => {
+            Err(CliError::NoFolder { path: path.to_owned(), folder: folder.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn list(names: &[String]) -> String {
@@ -123,7 +141,16 @@ impl CliError {
         text
     }
 
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self) -> Option<String> {
+        if let Self::Lens(LensError::Io(IoError::Download { repo, .. })) = self
+            && let Some(near) = nearest(repo, [DEMO]).first()
+        {
+            return Some(format!("did you mean `{near}`, the bundled model?"));
+        }
+        self.fixed_hint().map(str::to_owned)
+    }
+
+    fn fixed_hint(&self) -> Option<&'static str> {
         match self {
             Self::Lens(LensError::Io(error)) => io_hint(error),
             Self::Lens(LensError::NoTokenizer { .. }) => {
@@ -149,7 +176,7 @@ fn io_hint(error: &IoError) -> Option<&'static str> {
         ),
         IoError::NotAFolder { .. } => Some("give the folder that holds the file and its config.json"),
         IoError::Download { .. } | IoError::PartialDownload { .. } => {
-            Some("a model that is already downloaded also loads with HF_HUB_OFFLINE=1; a folder needs no network")
+            Some("check the name and the network; a model that is already downloaded also loads with HF_HUB_OFFLINE=1, and a folder needs no network")
         }
         IoError::NoSpecialToken { role: "padding", .. } => {
             Some("prompts of different lengths are padded; without a padding token, run them one at a time")

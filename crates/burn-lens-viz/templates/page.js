@@ -97,18 +97,20 @@ for (const root of document.querySelectorAll(".attention")) {
     moveTo(state.row + step[0], state.column + step[1]);
   });
 
+  const strongest = (row) => {
+    let best = 0;
+    for (let column = 0; column < count; column++) {
+      if (weight(pattern(), row, column) > weight(pattern(), row, best)) best = column;
+    }
+    return best;
+  };
+
   // The text: choose a token to see what it attends to.
   make("p", root, { className: "hint", textContent: "What the marked token attends to (choose another):" });
   const strip = make("p", root, { className: "tokens" });
   const words = data.tokens.map((token, at) => {
     const word = make("button", strip, { type: "button", className: "token", textContent: token });
-    const choose = () => {
-      let best = 0;
-      for (let column = 0; column < count; column++) {
-        if (weight(pattern(), at, column) > weight(pattern(), at, best)) best = column;
-      }
-      moveTo(at, best);
-    };
+    const choose = () => moveTo(at, strongest(at));
     word.addEventListener("pointerenter", choose);
     word.addEventListener("focus", choose);
     word.addEventListener("click", choose);
@@ -140,5 +142,6 @@ for (const root of document.querySelectorAll(".attention")) {
     for (const [row, column, rect] of cells) rect.setAttribute("fill-opacity", weight(pattern(), row, column));
     point();
   };
+  state.column = strongest(state.row);
   show();
 }

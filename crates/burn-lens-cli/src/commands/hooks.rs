@@ -26,7 +26,7 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
     let when = |point: &HookPoint| if optional.contains(point) { "optional" } else { "always" };
     let columns = [("name", Align::Left), ("shape", Align::Left), ("fires", Align::Left), ("what it is", Align::Left)];
     let row = |point: &HookPoint| {
-        vec![point.to_string(), shape(*point, &dims), when(point).to_owned(), point.description().to_owned()]
+        vec![point.to_string(), shape(*point, &dims), when(point).to_owned(), description(*point).to_owned()]
     };
     let json = points.iter().map(|point| {
         json!({
@@ -34,7 +34,7 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
             "axes": point.axes().iter().map(|axis| axis.name()).collect::<Vec<_>>(),
             "shape": point.axes().iter().map(|&axis| axis_json(axis, &dims)).collect::<Vec<_>>(),
             "fires": when(point),
-            "description": point.description(),
+            "description": description(*point),
         })
     });
     let mut report = Report { text: table(&columns, &points.iter().map(row).collect::<Vec<_>>()), json: json.collect() };
@@ -69,6 +69,11 @@ fn in_order(firing: &Firing) -> Vec<HookPoint> {
         points.insert(at, point);
     }
     points
+}
+
+/// Without what the column before says.
+fn description(point: HookPoint) -> &'static str {
+    point.description().trim_end_matches(" (optional)")
 }
 
 fn shape(point: HookPoint, dims: &ModelDims) -> String {

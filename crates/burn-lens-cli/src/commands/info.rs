@@ -236,10 +236,10 @@ fn mlp(config: &ModelConfig) -> String {
         MlpKind::Plain => "plain",
         MlpKind::Gated => "gated",
     };
-    let bias = match mlp.bias {
-        MlpBias::None => "no biases",
-        MlpBias::Projections => "biases",
-        MlpBias::BehindProduct => "biases, that of W_in behind the product",
+    let bias = match (mlp.bias, mlp.kind) {
+        (MlpBias::None, _) => "no biases",
+        (MlpBias::BehindProduct, MlpKind::Gated) => "biases, one of them behind the product",
+        _ => "biases",
     };
     format!("{kind}, {}, {bias}", mlp.act_fn)
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     args::RunArgs,
     edits::Texts,
-    error::CliError,
+    error::{CliError, check_folder},
     load::load,
     next_tokens::{next_token_table, next_tokens, shown},
     progress::Progress,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Runs a model once.
 pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliError> {
+    if let Some(path) = &args.save {
+        check_folder(path)?;
+    }
     let lens = load(&args.name, &args.model, progress)?;
     let tokens = prompts::tokens(args, &lens)?;
     let hooks = args.edits.hooks(&lens.model, &Texts::of_run(&tokens.batch.attention_mask))?;

@@ -55,7 +55,7 @@ pub(crate) enum Problem {
         axis: &'static str,
     },
     /// An index outside the axis.
-    #[error("`{key}={slice}` does not fit hook `{point}`, which has {len} {what}: {source}")]
+    #[error("`{key}={slice}` does not fit hook `{point}`, which has {len} {what}, 0 to {}", len.saturating_sub(1))]
     Outside {
         /// The hook.
         point: HookPoint,

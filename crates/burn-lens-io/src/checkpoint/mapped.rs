@@ -60,11 +60,15 @@ impl Source {
     pub(super) fn bytes(&self, range: Range<usize>, align: usize) -> io::Result<Bytes> {
         match self {
             Self::Mapped(map) => {
-                let slice = map.get(range.clone()).ok_or(io::ErrorKind::UnexpectedEof)?;
-                if slice.is_empty() || slice.as_ptr().addr() % align != 0 {
-                    return Ok(Bytes::from_bytes_vec(slice.to_vec()));
+                if map.get(range.clone()).is_none() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 let window = Window { map: Arc::clone(map), range };
+                let slice = window.as_ref();
+                if slice.is_empty() || slice.as_ptr().addr() % align != 0 {
+                    // The window ends here, and with it the pages that were copied.
+                    return Ok(Bytes::from_bytes_vec(slice.to_vec()));
+                }
                 Ok(Bytes::from_shared(bytes::Bytes::from_owner(window), AllocationProperty::File))
             }
             Self::File(file, len) => {

@@ -48,7 +48,7 @@ pub(super) fn load(folder: &Path) -> Result<Tokenizer, IoError> {
         Some(found) => found,
         None => (byte_level_bpe(folder, &config)?, Spelling::ByteLevel, folder.join(VOCAB)),
     };
-    settled(inner, spelling, &config, path, folder.display().to_string())
+    settled(inner, spelling, &config, &path, folder.display().to_string())
 }
 
 /// A tokenizer from the texts of `tokenizer.json` and `tokenizer_config.json`.
@@ -56,7 +56,7 @@ pub(super) fn from_json(tokenizer: &str, config: &str) -> Result<Tokenizer, IoEr
     let (path, config_path) = (PathBuf::from("tokenizer.json"), PathBuf::from("tokenizer_config.json"));
     let config = serde_json::from_str(config).map_err(IoError::json(&config_path))?;
     let (inner, spelling) = parsed(tokenizer, &path)?;
-    settled(inner, spelling, &Config { tokenizer: config, special: Value::Null }, path, "memory".to_owned())
+    settled(inner, spelling, &Config { tokenizer: config, special: Value::Null }, &path, "memory".to_owned())
 }
 
 /// Whether a folder has a tokenizer.
@@ -68,10 +68,10 @@ fn settled(
     mut inner: HfTokenizer,
     spelling: Spelling,
     config: &Config,
-    path: PathBuf,
+    path: &Path,
     origin: String,
 ) -> Result<Tokenizer, IoError> {
-    let invalid = |source| IoError::Tokenizer { path: path.clone(), source };
+    let invalid = |source| IoError::Tokenizer { path: path.to_owned(), source };
     // Both are settings of whoever saved the file; ours are `TokenOptions`.
     inner.with_truncation(None).map_err(invalid)?;
     inner.with_padding(None);

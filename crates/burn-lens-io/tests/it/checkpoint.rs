@@ -67,6 +67,35 @@ fn a_tensor_outlives_its_checkpoint() {
     assert_eq!(first.try_to_vec::<f32>().unwrap(), values);
 }
 
+/// Fewer than two of eight tensors are resident at a time, also where they have to be copied.
+#[cfg(target_os = "linux")]
+#[test]
+fn pages_of_dropped_tensors_are_handed_back() {
+    const TENSORS: usize = 8;
+    const SIZE: usize = 16 << 20;
+    let entry = |i: usize| {
+        let (elements, start, end) = (SIZE / 4, i * SIZE, (i + 1) * SIZE);
+        format!(r#""t{i}":{{"dtype":"F32","shape":[{elements}],"data_offsets":[{start},{end}]}}"#)
+    };
+    let resident = || -> usize {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssFile:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    };
+    for misalign in [0, 1] {
+        let mut header = format!("{{{}}}", (0..TENSORS).map(entry).collect::<Vec<_>>().join(","));
+        let padding = header.len().next_multiple_of(8) - header.len() + misalign;
+        header.push_str(&" ".repeat(padding));
+        let folder = folder(&[("model.safetensors", &safetensors(&header, &vec![0; TENSORS * SIZE]))]);
+        let mut checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let before = resident();
+        for i in 0..TENSORS {
+            drop(checkpoint.get(&format!("t{i}"), &[SIZE / 4]).unwrap());
+            assert!(resident() < before + 2 * SIZE, "after tensor {i}, misaligned by {misalign}");
+        }
+    }
+}
+
 #[test]
 fn a_misaligned_tensor_is_copied() {
     for (pad, dtype, size) in [(0, "F32", 4), (1, "F32", 4), (2, "F64", 8), (3, "BF16", 2)] {

@@ -264,7 +264,7 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
             break;
         }
         if line.to_ascii_lowercase().starts_with("authorization:") {
-            authorization = line.trim().to_owned();
+            line.trim().clone_into(&mut authorization);
         }
     }
     let mut state = state.lock().unwrap();

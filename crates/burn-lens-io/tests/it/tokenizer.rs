@@ -19,7 +19,7 @@ fn ids_are_those_of_the_python_library() {
             return;
         }
         let batch = tokenizer.to_tokens(&[text], TokenOptions::prepend_bos(prepend_bos)).unwrap();
-        assert_eq!(batch.ids, [ids.clone()], "{text:?}");
+        assert_eq!(batch.ids, std::slice::from_ref(&ids), "{text:?}");
         assert_eq!(batch.attention_mask, [vec![1; ids.len()]]);
     });
 }

@@ -21,7 +21,7 @@ impl Architecture for Gpt2 {
 
     fn config(&self, hf: &HfConfig) -> Result<ModelConfig, ModelError> {
         hf.only("add_cross_attention", false, "cross-attention is not implemented")?;
-        hf.ignore(&["reorder_and_upcast_attn", "n_ctx"]);
+        hf.ignore(&["reorder_and_upcast_attn", "n_ctx", "n_special", "predict_special_tokens"]);
         hf.ignore(&[
             "summary_activation",
             "summary_first_dropout",

@@ -20,6 +20,8 @@ impl Architecture for Llama {
     }
 
     fn config(&self, hf: &HfConfig) -> Result<ModelConfig, ModelError> {
+        hf.only("rope_interleaved", false, "adjacent rotary pairs are not implemented for Llama")?;
+        hf.ignore(&["is_llama_config"]);
         let n_heads = hf.size("num_attention_heads")?;
         let n_kv_heads = hf.find_size("num_key_value_heads")?.unwrap_or(n_heads);
         let d_head = hf.find_size("head_dim")?.unwrap_or(hf.size("hidden_size")? / n_heads);

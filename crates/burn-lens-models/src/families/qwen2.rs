@@ -17,6 +17,7 @@ impl Architecture for Qwen2 {
     }
 
     fn config(&self, hf: &HfConfig) -> Result<ModelConfig, ModelError> {
+        hf.only("use_mrope", false, "multimodal rotary positions are not implemented")?;
         let n_heads = hf.size("num_attention_heads")?;
         let n_kv_heads = hf.find_size("num_key_value_heads")?.unwrap_or(DEFAULT_KV_HEADS);
         let d_head = hf.size("hidden_size")? / n_heads;

@@ -146,6 +146,9 @@ pub fn demo_parameters(config: &ModelConfig, seed: u64, device: &Device) -> Para
     };
     let waves: Vec<f32> = (0..n_ctx * d_model).map(wave).collect();
     let mut params = random_parameters(config, seed, device, FloatType::F32);
+    if let Some(w_e) = params.find::<2>(Param::Embed) {
+        params.insert(Param::WU, burn_lens_tensor::numeric::contiguous(w_e.transpose()));
+    }
     params.insert(Param::PosEmbed, Tensor::<2>::from_data(TensorData::new(waves, [n_ctx, d_model]), device));
     params
 }

@@ -32,5 +32,6 @@ pub(super) fn lengths(len: usize, rng: &mut ChaCha8Rng) -> [usize; 3] {
     const SHORTEST: usize = 5;
     let prefix = rng.random_range(0..=len / 4);
     let most = super::tmp("SEG", 1000.0) as usize;
-    [prefix, rng.random_range(SHORTEST..=((len - prefix) / 2).max(SHORTEST).min(most)), len]
+    let longest = rng.random_range(SHORTEST..=((len - prefix) / 2).max(SHORTEST).min(most));
+    [prefix, rng.random_range(SHORTEST..=longest), len]
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     args::DemoArgs,
-    error::CliError,
+    error::{CliError, check_folder},
     load::load,
     next_tokens::{next_token_table, percent},
     progress::Progress,
@@ -72,6 +72,7 @@ struct Findings {
 
 /// Analyses the bundled model and writes a page about it.
 pub(crate) fn demo(args: &DemoArgs, progress: &Progress) -> Result<Report, CliError> {
+    check_folder(&args.out)?;
     let lens = load(DEMO, &args.model, progress)?;
     let step = progress.step("analysing");
     let findings = Findings::of(&lens, args.model.seed)?;

@@ -1,0 +1,9 @@
+//! The command as a user runs it: the built binary, its output and its exit code.
+
+mod demo;
+mod describe;
+mod edits;
+mod errors;
+mod generate;
+mod run;
+mod support;
