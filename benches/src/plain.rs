@@ -92,7 +92,8 @@ impl PlainGpt2 {
         let [q, k, v] = [heads(&block.qkv[0]), heads(&block.qkv[1]), heads(&block.qkv[2])];
         let q = q.reshape([batch, self.n_heads, pos, d_head]);
         let scores = q.matmul(k.transpose()) / (d_head as f64).sqrt();
-        let scores = scores.mask_fill(hidden.clone().expand([batch, self.n_heads, pos, pos]), f64::NEG_INFINITY);
+        let scores =
+            scores.mask_fill(hidden.clone().expand([batch, self.n_heads, pos, pos]), f64::NEG_INFINITY);
         let z = activation::softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, pos, d_model]);
         let resid = resid + module::linear(z, block.out.0.clone(), Some(block.out.1.clone()));
         let x = self.norm(&block.ln2, resid.clone());

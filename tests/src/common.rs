@@ -19,7 +19,8 @@ pub(crate) fn load(folder: &Path, dtype: FloatType) -> HookedTransformer {
 /// The weights of `folder` under another configuration text.
 pub(crate) fn load_with(folder: &Path, config: &str, dtype: FloatType) -> HookedTransformer {
     let name = folder.display();
-    let (architecture, config) = architecture_config(config).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (architecture, config) =
+        architecture_config(config).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut weights = Checkpoint::open(folder).unwrap_or_else(|error| panic!("{name}: {error}"));
     let params = load_parameters(architecture, &config, &mut weights, dtype, &device())
         .unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -21,7 +21,8 @@ fn options(max_new_tokens: usize) -> GenerateOptions {
 #[test]
 fn greedy_tokens_are_those_of_transformers() {
     let mut checked = 0;
-    for name in fixtures(|name| fixture(name).join("golden.safetensors").exists() && !name.starts_with("tl-")) {
+    for name in fixtures(|name| fixture(name).join("golden.safetensors").exists() && !name.starts_with("tl-"))
+    {
         let (model, golden) = open(&name, FloatType::F32);
         if !golden.contains("generate.greedy") {
             continue;
@@ -42,7 +43,8 @@ fn greedy_tokens_are_those_of_transformers() {
 /// the cache.
 #[test]
 fn batches_and_caches_change_nothing() {
-    let names = ["gpt2", "gpt-neo", "llama-gqa", "mistral", "gemma2", "neox", "qwen3", "tl-alibi", "tl-sinks"];
+    let names =
+        ["gpt2", "gpt-neo", "llama-gqa", "mistral", "gemma2", "neox", "qwen3", "tl-alibi", "tl-sinks"];
     for name in names {
         let (model, _) = open(name, FloatType::F64);
         let d_vocab = model.config().d_vocab as i64;

@@ -30,7 +30,9 @@ fn agree_with_torch_at_every_hook() {
             // one of them. Ours is the whole; finite differences check it below.
             let expected: Vec<&str> = golden
                 .names()
-                .filter(|name| name.ends_with("_grad") && !name.starts_with("edited.") && !name.contains(".ln1."))
+                .filter(|name| {
+                    name.ends_with("_grad") && !name.starts_with("edited.") && !name.contains(".ln1.")
+                })
                 .collect();
             assert!(expected.len() > 20, "{name}: only {} gradients", expected.len());
             // Gradients are smaller than activations and go through twice as many operations.
@@ -86,7 +88,10 @@ fn reading_hooks_see_the_gradient() {
     let output = model.run_with_hooks(&(&tokens).into(), &loss_options(), vec![read]).unwrap();
     output.into_loss().unwrap().backward();
     let seen = seen.lock().unwrap();
-    assert_eq!(seen.iter().map(|(point, _)| *point).collect::<Vec<_>>(), [HookPoint::ResidMid(1), HookPoint::ResidMid(0)]);
+    assert_eq!(
+        seen.iter().map(|(point, _)| *point).collect::<Vec<_>>(),
+        [HookPoint::ResidMid(1), HookPoint::ResidMid(0)]
+    );
     for (point, grad) in seen.iter() {
         assert_close("read", grad, golden.get(&format!("{point}_grad")), Tolerance::F64);
     }
@@ -101,7 +106,8 @@ fn agree_with_finite_differences() {
     let tokens = golden.ints("tokens", &model.device());
     let options = CacheOptions::default().incl_bwd();
     let cache = model.run_with_cache(&(&tokens).into(), &loss_options(), &options).unwrap().1;
-    let hooks = ["resid_mid0", "resid_pre1", "mlp_out1", "blocks.0.ln1.hook_normalized", "blocks.1.ln1.hook_scale"];
+    let hooks =
+        ["resid_mid0", "resid_pre1", "mlp_out1", "blocks.0.ln1.hook_normalized", "blocks.1.ln1.hook_scale"];
     for hook in hooks {
         for at in [[0, 0, 0], [1, 2, 0]] {
             const STEP: f64 = 1e-5;

@@ -32,7 +32,8 @@ fn edits_apply_and_the_cache_keeps_what_came_out() {
     let plain = cached(&model, &tokens, &["hook_embed"]);
     let options = CacheOptions::names(["hook_embed"]);
     let input = Input::from(&tokens);
-    let (_, cache) = model.run(&input, &RunOptions::default(), vec![add("hook_embed", 1.0)], &options).unwrap();
+    let (_, cache) =
+        model.run(&input, &RunOptions::default(), vec![add("hook_embed", 1.0)], &options).unwrap();
     let before: Tensor<3> = plain.tensor("hook_embed").unwrap();
     let after: Tensor<3> = cache.tensor("hook_embed").unwrap();
     assert_eq!((before + 1.0).into_data(), after.into_data());
@@ -82,8 +83,11 @@ fn hooks_live_for_the_call_the_scope_or_until_removed() {
 fn nothing_leaks_after_an_error() {
     let (model, tokens) = setup();
     let plain = logits(&model, &tokens);
-    let fails = Hook::try_edit("blocks.0.hook_resid_mid", |_: Tensor<3>, _: &mut HookContext| Err::<Option<_>, _>("no"));
-    let error = model.run_with_hooks(&(&tokens).into(), &RunOptions::default(), vec![add("hook_embed", 1.0), fails]);
+    let fails = Hook::try_edit("blocks.0.hook_resid_mid", |_: Tensor<3>, _: &mut HookContext| {
+        Err::<Option<_>, _>("no")
+    });
+    let error =
+        model.run_with_hooks(&(&tokens).into(), &RunOptions::default(), vec![add("hook_embed", 1.0), fails]);
     let error = error.unwrap_err();
     assert_eq!(error.to_string(), "hook at `blocks.0.hook_resid_mid` failed: no");
     assert!(model.registry().unwrap().is_empty());
@@ -98,7 +102,8 @@ fn replacements_of_another_shape_dtype_or_rank_are_errors() {
     };
     let shape = fails(Hook::edit("hook_embed", |x: Tensor<3>, _: &mut HookContext| x.narrow(1, 0, 1)));
     assert!(matches!(shape, RunError::HookShape { point: HookPoint::Embed, .. }), "{shape}");
-    let dtype = fails(Hook::edit("hook_embed", |x: Tensor<3>, _: &mut HookContext| x.cast(burn::tensor::DType::F64)));
+    let dtype =
+        fails(Hook::edit("hook_embed", |x: Tensor<3>, _: &mut HookContext| x.cast(burn::tensor::DType::F64)));
     assert!(matches!(dtype, RunError::HookDtype { point: HookPoint::Embed, .. }), "{dtype}");
     let rank = fails(Hook::edit("hook_embed", |x: Tensor<4>, _: &mut HookContext| x));
     assert!(rank.to_string().contains("`hook_embed`: expected a float tensor of rank 4"), "{rank}");
@@ -125,7 +130,8 @@ fn names_that_cannot_fire_are_errors_never_silence() {
     assert!(matches!(fails("blocks.[.hook"), RunError::Pattern { .. }));
     let stop = RunOptions { stop_at_layer: Some(1), ..RunOptions::default() };
     for at in ["blocks.1.hook_resid_pre", "unembed.hook_in"] {
-        let unreached = model.run_with_cache(&(&tokens).into(), &stop, &CacheOptions::names([at])).unwrap_err();
+        let unreached =
+            model.run_with_cache(&(&tokens).into(), &stop, &CacheOptions::names([at])).unwrap_err();
         assert!(unreached.to_string().contains("does not reach"), "{unreached}");
     }
     let (gqa, golden) = open("tl-rms-gqa", FloatType::F32);

@@ -8,7 +8,16 @@ use crate::common::{cached, data, logits, open, run};
 
 /// One of each kind of model.
 const MODELS: [&str; 10] = [
-    "gpt2", "gpt-neo", "neox", "gptj", "llama-gqa", "gemma2", "qwen3", "tl-alibi", "tl-bidirectional", "tl-solu-ln",
+    "gpt2",
+    "gpt-neo",
+    "neox",
+    "gptj",
+    "llama-gqa",
+    "gemma2",
+    "qwen3",
+    "tl-alibi",
+    "tl-bidirectional",
+    "tl-solu-ln",
 ];
 
 fn tokens(rows: &[Vec<i64>], d_vocab: usize) -> Tensor<2, Int> {
@@ -70,7 +79,8 @@ proptest! {
 /// A hook that reads everything, and one that returns what it got, change no bit.
 #[test]
 fn hooked_with_nothing_is_unhooked() {
-    for name in fixtures(|name| fixture(name).join("golden.safetensors").exists() && name != "tl-shortformer") {
+    for name in fixtures(|name| fixture(name).join("golden.safetensors").exists() && name != "tl-shortformer")
+    {
         let (model, golden) = open(&name, FloatType::F32);
         let tokens = golden.ints("tokens", &model.device());
         let plain = logits(&model, &tokens);

@@ -21,7 +21,10 @@ fn every_architecture_has_a_fixture() {
         .map(|name| std::fs::read_to_string(fixture(name).join("config.json")).unwrap())
         .collect();
     for name in ARCHITECTURES.iter().flat_map(|architecture| architecture.names()) {
-        assert!(configs.iter().any(|config| config.contains(&format!("\"{name}\""))), "no fixture for {name}");
+        assert!(
+            configs.iter().any(|config| config.contains(&format!("\"{name}\""))),
+            "no fixture for {name}"
+        );
     }
 }
 
@@ -43,9 +46,19 @@ fn check(name: &str, model: &HookedTransformer, golden: &Golden, tolerance: Tole
     let n_layers = model.config().n_layers;
     for layer in 0..n_layers {
         let hidden = data(cache.get(HookPoint::ResidPre(layer)).unwrap());
-        assert_close(&format!("{name}: hidden.{layer}"), &hidden, golden.get(&format!("hidden.{layer}")), tolerance);
+        assert_close(
+            &format!("{name}: hidden.{layer}"),
+            &hidden,
+            golden.get(&format!("hidden.{layer}")),
+            tolerance,
+        );
         let pattern = data(cache.get(HookPoint::AttnPattern(layer)).unwrap());
-        assert_close(&format!("{name}: attn.{layer}"), &pattern, golden.get(&format!("attn.{layer}")), tolerance);
+        assert_close(
+            &format!("{name}: attn.{layer}"),
+            &pattern,
+            golden.get(&format!("attn.{layer}")),
+            tolerance,
+        );
     }
     let last = data(cache.get(HookPoint::UnembedIn).unwrap());
     let expected = golden.get(&format!("hidden.{n_layers}"));
@@ -81,9 +94,14 @@ fn left_padding() {
             let options = RunOptions { attention_mask: Some(mask), ..RunOptions::default() };
             let input = Input::Tokens(golden.ints("padded.tokens", &device));
             let found = model.run_with_hooks(&input, &options, vec![]).unwrap().into_logits().unwrap();
-            let expected = Tensor::<3>::from_data(golden.get("padded.logits").clone(), (&device, found.dtype()));
+            let expected =
+                Tensor::<3>::from_data(golden.get("padded.logits").clone(), (&device, found.dtype()));
             // Positions that are padding mean nothing.
-            let kept = golden.ints("padded.attention_mask", &device).float().cast(found.dtype()).unsqueeze_dim::<3>(2);
+            let kept = golden
+                .ints("padded.attention_mask", &device)
+                .float()
+                .cast(found.dtype())
+                .unsqueeze_dim::<3>(2);
             let (found, expected) = ((found * kept.clone()).into_data(), (expected * kept).into_data());
             assert_close(&format!("{name}: padded"), &found, &expected, Tolerance::of(dtype));
         }

@@ -25,7 +25,12 @@ fn every_activation() {
                 let found = data(cache.get(hook).unwrap_or_else(|error| panic!("{name}: {error}")));
                 same(&format!("{name}: {hook}"), &found, golden.get(hook), tolerance);
             }
-            assert_close(&format!("{name}: logits"), &logits(&model, &tokens), golden.get("logits"), tolerance);
+            assert_close(
+                &format!("{name}: logits"),
+                &logits(&model, &tokens),
+                golden.get("logits"),
+                tolerance,
+            );
         }
     }
 }
@@ -62,7 +67,8 @@ fn firing_order() {
 /// Optional hooks fire because they are asked for, and asking changes no bit of the result.
 #[test]
 fn optional_hooks() {
-    let flags = ["use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "use_hook_tokens"];
+    let flags =
+        ["use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in", "use_hook_tokens"];
     for dtype in float_types() {
         let (model, golden) = open("tl-ln", dtype);
         let tokens = golden.ints("tokens", &model.device());
@@ -78,7 +84,8 @@ fn optional_hooks() {
                 .collect();
             assert!(!names.is_empty(), "{flag} adds no hook");
             let options = CacheOptions::names(names.iter().copied());
-            let (output, cache) = model.run_with_cache(&(&tokens).into(), &RunOptions::default(), &options).unwrap();
+            let (output, cache) =
+                model.run_with_cache(&(&tokens).into(), &RunOptions::default(), &options).unwrap();
             for name in names {
                 let found = data(cache.get(name).unwrap());
                 assert_close(&format!("{flag}: {name}"), &found, dump.get(name), Tolerance::of(dtype));
@@ -99,24 +106,36 @@ fn edits_at_optional_hooks() {
             let found = run(&model, &tokens, vec![hook]);
             assert_close(name, &found, golden.get(&format!("{name}.logits")), Tolerance::of(dtype));
         };
-        check("q_input", Hook::edit("blocks.1.hook_q_input", |x: Tensor<4>, _: &mut HookContext| {
-            let [batch, pos, _, _] = x.dims();
-            let part = [0..batch, 0..pos, 1..2, 0..4];
-            x.clone().slice_assign(part.clone(), x.slice(part) * 2.0)
-        }));
-        check("result", Hook::edit("blocks.1.attn.hook_result", |x: Tensor<4>, _: &mut HookContext| {
-            let [batch, pos, _, d_model] = x.dims();
-            x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
-        }));
-        check("mlp_in", Hook::edit("blocks.0.hook_mlp_in", |x: Tensor<3>, _: &mut HookContext| {
-            let [batch, pos, _] = x.dims();
-            let part = [0..batch, 0..pos, 0..4];
-            x.clone().slice_assign(part.clone(), x.slice(part) * 2.0)
-        }));
-        check("attn_in", Hook::edit("blocks.0.hook_attn_in", |x: Tensor<4>, _: &mut HookContext| {
-            let [batch, pos, _, d_model] = x.dims();
-            x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
-        }));
+        check(
+            "q_input",
+            Hook::edit("blocks.1.hook_q_input", |x: Tensor<4>, _: &mut HookContext| {
+                let [batch, pos, _, _] = x.dims();
+                let part = [0..batch, 0..pos, 1..2, 0..4];
+                x.clone().slice_assign(part.clone(), x.slice(part) * 2.0)
+            }),
+        );
+        check(
+            "result",
+            Hook::edit("blocks.1.attn.hook_result", |x: Tensor<4>, _: &mut HookContext| {
+                let [batch, pos, _, d_model] = x.dims();
+                x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
+            }),
+        );
+        check(
+            "mlp_in",
+            Hook::edit("blocks.0.hook_mlp_in", |x: Tensor<3>, _: &mut HookContext| {
+                let [batch, pos, _] = x.dims();
+                let part = [0..batch, 0..pos, 0..4];
+                x.clone().slice_assign(part.clone(), x.slice(part) * 2.0)
+            }),
+        );
+        check(
+            "attn_in",
+            Hook::edit("blocks.0.hook_attn_in", |x: Tensor<4>, _: &mut HookContext| {
+                let [batch, pos, _, d_model] = x.dims();
+                x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
+            }),
+        );
     }
 }
 

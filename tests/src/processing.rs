@@ -87,7 +87,8 @@ fn weights_agree_with_transformer_lens() {
 fn refactored_circuits_have_the_same_products() {
     let (model, golden) = open("tl-ln", FloatType::F64);
     let tokens = golden.ints("tokens", &model.device());
-    let expected = Golden::open(fixture("tl-ln").join("processed.refactor_factored_attn_matrices.safetensors"));
+    let expected =
+        Golden::open(fixture("tl-ln").join("processed.refactor_factored_attn_matrices.safetensors"));
     let processed = model.processed(&[Step::RefactorFactoredAttnMatrices]).unwrap();
     assert_close("logits", &logits(&processed, &tokens), expected.get("logits"), Tolerance::F64);
     let device = model.device();

@@ -16,7 +16,8 @@ fn ids(rows: &[&[i64]], model: &HookedTransformer) -> Input {
 #[test]
 fn inputs_that_do_not_fit() {
     let (model, _) = open("gpt2", FloatType::F32);
-    let fails = |input: Input, options: RunOptions| model.run_with_hooks(&input, &options, vec![]).unwrap_err();
+    let fails =
+        |input: Input, options: RunOptions| model.run_with_hooks(&input, &options, vec![]).unwrap_err();
     let plain = RunOptions::default;
     let too_large = fails(ids(&[&[1, 2], &[3, 37]], &model), plain());
     let expected = "token 37 at row 1, position 1 is outside the vocabulary of 37";

@@ -24,8 +24,11 @@ fn every_stored_activation() {
         for hook in golden.names().filter(|&hook| hook != "tokens" && hook != "logits") {
             let found = data(cache.get(hook).unwrap_or_else(|error| panic!("{name}: {error}")));
             assert_eq!(found.shape().to_vec(), golden.get(hook).shape().to_vec(), "{name}: {hook}");
-            let largest =
-                golden.values(hook).into_iter().filter(|x| x.is_finite()).fold(0.0f64, |most, x| most.max(x.abs()));
+            let largest = golden
+                .values(hook)
+                .into_iter()
+                .filter(|x| x.is_finite())
+                .fold(0.0f64, |most, x| most.max(x.abs()));
             let worst = found.iter::<f64>().zip(golden.values(hook)).fold(0.0f64, |worst, (a, b)| {
                 // Some checkpoints were made when TransformerLens masked with -1e5.
                 let masked = a == f64::NEG_INFINITY && b <= -1e5;

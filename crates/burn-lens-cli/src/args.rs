@@ -69,7 +69,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     pub(crate) dtype: FloatType,
     /// Weight processing: none, default (TransformerLens's steps, those that are valid), or steps
-    /// such as fold_ln,center_unembed
+    /// such as `fold_ln,center_unembed`
     #[arg(long, default_value = "none", value_name = "STEPS")]
     pub(crate) process: Process,
     /// Replace the weights by ones that learnt nothing, to compare with
@@ -110,7 +110,7 @@ pub(crate) struct HooksArgs {
     /// A folder, a name on the hub, or `demo`
     #[arg(value_name = "MODEL")]
     pub(crate) name: String,
-    /// Only hooks whose names match; short names (pattern3) and globs ('blocks.*.attn.*')
+    /// Only hooks whose names match; short names (pattern3) and globs (`'blocks.*.attn.*'`)
     #[arg(long, value_name = "GLOB", num_args = 1..)]
     pub(crate) names: Vec<String>,
     #[command(flatten)]
@@ -134,10 +134,10 @@ pub(crate) struct EditArgs {
     /// destination.
     #[arg(long, value_name = "NAME[:head=,pos=,neuron=][=zero|mean]", verbatim_doc_comment)]
     pub(crate) ablate: Vec<Ablation>,
-    /// Multiply an activation: mlp_post2:neuron=7=0.5
+    /// Multiply an activation: `post2:neuron=7=0.5`
     #[arg(long, value_name = "NAME[:head=,pos=,neuron=]=FACTOR")]
     pub(crate) scale: Vec<Scaling>,
-    /// Add a vector from a file: resid_post5:pos=-1=steer.safetensors:direction*4
+    /// Add a vector from a file: `resid_post5:pos=-1=steer.safetensors:direction*4`
     ///
     /// The tensor is as long as the activation's last axis, and is added at every place chosen; or
     /// it has the shape of what was chosen, where axes on the left may be left out or have length
@@ -213,7 +213,7 @@ pub(crate) struct RunArgs {
     #[arg(long, short, value_name = "OUT.safetensors")]
     pub(crate) save: Option<PathBuf>,
     /// Which activations to save; all that always fire if not given. Short names (pattern3) and
-    /// globs ('blocks.*.attn.hook_z')
+    /// globs (`'blocks.*.attn.hook_z'`)
     #[arg(long, value_name = "GLOB", num_args = 1.., requires = "save")]
     pub(crate) names: Vec<String>,
     /// Run this many blocks only (0: the embedding); negative from the end. No logits then

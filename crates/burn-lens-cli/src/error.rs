@@ -7,7 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn_lens::{DEMO, Error as LensError, hooks::RunError, io::IoError, models::ModelError, tensor::nearest};
+use burn_lens::{
+    DEMO, Error as LensError, hooks::RunError, io::IoError, models::ModelError, tensor::nearest,
+};
 use burn_lens_viz::VizError;
 
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
 pub(crate) enum CliError {
     /// Loading or running a model.
     #[error(transparent)]
-    Lens(#[from] LensError),
+    Lens(Box<LensError>),
     /// An intervention that does not fit the model.
     #[error(transparent)]
     Edit(#[from] EditError),
@@ -62,7 +64,7 @@ pub(crate) enum CliError {
         /// The layer.
         stop: isize,
         /// What the model said.
-        source: RunError,
+        source: Box<RunError>,
     },
     /// The folder of a result is missing; said before anything is computed.
     #[error("cannot write {}: there is no folder {}", path.display(), folder.display())]
@@ -102,21 +104,27 @@ fn list(names: &[String]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
+impl From<LensError> for CliError {
+    fn from(error: LensError) -> Self {
+        Self::Lens(Box::new(error))
+    }
+}
+
 impl From<RunError> for CliError {
     fn from(error: RunError) -> Self {
-        Self::Lens(error.into())
+        LensError::from(error).into()
     }
 }
 
 impl From<IoError> for CliError {
     fn from(error: IoError) -> Self {
-        Self::Lens(error.into())
+        LensError::from(error).into()
     }
 }
 
 impl From<ModelError> for CliError {
     fn from(error: ModelError) -> Self {
-        Self::Lens(error.into())
+        LensError::from(error).into()
     }
 }
 
@@ -130,19 +138,20 @@ impl CliError {
             let message = cause.to_string();
             // Some messages hold that of their cause.
             if !said.contains(&message) {
-                text.push_str(&format!("  caused by: {message}\n"));
+                text = format!("{text}  caused by: {message}\n");
                 said.push_str(&message);
             }
             source = cause.source();
         }
         if let Some(hint) = self.hint() {
-            text.push_str(&format!("{HINT}hint:{HINT:#} {hint}\n"));
+            text = format!("{text}{HINT}hint:{HINT:#} {hint}\n");
         }
         text
     }
 
     fn hint(&self) -> Option<String> {
-        if let Self::Lens(LensError::Io(IoError::Download { repo, .. })) = self
+        if let Self::Lens(error) = self
+            && let LensError::Io(IoError::Download { repo, .. }) = &**error
             && let Some(near) = nearest(repo, [DEMO]).first()
         {
             return Some(format!("did you mean `{near}`, the bundled model?"));
@@ -152,20 +161,27 @@ impl CliError {
 
     fn fixed_hint(&self) -> Option<&'static str> {
         match self {
-            Self::Lens(LensError::Io(error)) => io_hint(error),
-            Self::Lens(LensError::NoTokenizer { .. }) => {
-                Some("`burn-lens run MODEL --tokens FILE.safetensors` takes token ids instead of text")
-            }
-            Self::Lens(LensError::Model(ModelError::Processing { .. })) => {
-                Some("`--process default` takes the steps that are valid for the model; `burn-lens info` lists them")
-            }
-            Self::Lens(LensError::Run(error)) => run_hint(error),
+            Self::Lens(error) => lens_hint(error),
             Self::Edit(error) => error.run_error().and_then(run_hint),
-            Self::NoTensor { .. } | Self::TokensShape { .. } => {
-                Some("--tokens reads the token ids from a tensor `tokens` [batch, pos] and, if it is there, `attention_mask` of the same shape")
-            }
+            Self::NoTensor { .. } | Self::TokensShape { .. } => Some(
+                "--tokens reads the token ids from a tensor `tokens` [batch, pos] and, if it is there, `attention_mask` of the same shape",
+            ),
             _ => None,
         }
+    }
+}
+
+fn lens_hint(error: &LensError) -> Option<&'static str> {
+    match error {
+        LensError::Io(error) => io_hint(error),
+        LensError::NoTokenizer { .. } => {
+            Some("`burn-lens run MODEL --tokens FILE.safetensors` takes token ids instead of text")
+        }
+        LensError::Model(ModelError::Processing { .. }) => Some(
+            "`--process default` takes the steps that are valid for the model; `burn-lens info` lists them",
+        ),
+        LensError::Run(error) => run_hint(error),
+        _ => None,
     }
 }
 
@@ -175,9 +191,9 @@ fn io_hint(error: &IoError) -> Option<&'static str> {
             "MODEL is a folder that holds config.json, a name on the hub such as `gpt2`, or `demo` for the bundled model",
         ),
         IoError::NotAFolder { .. } => Some("give the folder that holds the file and its config.json"),
-        IoError::Download { .. } | IoError::PartialDownload { .. } => {
-            Some("check the name and the network; a model that is already downloaded also loads with HF_HUB_OFFLINE=1, and a folder needs no network")
-        }
+        IoError::Download { .. } | IoError::PartialDownload { .. } => Some(
+            "check the name and the network; a model that is already downloaded also loads with HF_HUB_OFFLINE=1, and a folder needs no network",
+        ),
         IoError::NoSpecialToken { role: "padding", .. } => {
             Some("prompts of different lengths are padded; without a padding token, run them one at a time")
         }
@@ -198,6 +214,9 @@ fn run_hint(error: &RunError) -> Option<&'static str> {
 /// What a panic says: always a bug.
 pub(crate) fn internal(info: &PanicHookInfo<'_>) -> String {
     let message = info.payload_as_str().unwrap_or("no message");
-    let place = info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
-    format!("{ERROR}error:{ERROR:#} internal error: {message}{place}\nThis is a bug of burn-lens; please report it with the command that you ran.")
+    let place =
+        info.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
+    format!(
+        "{ERROR}error:{ERROR:#} internal error: {message}{place}\nThis is a bug of burn-lens; please report it with the command that you ran."
+    )
 }

@@ -107,15 +107,21 @@ struct Downloads {
 impl Downloads {
     fn tell(&self, at: DownloadProgress<'_>) {
         match &self.mode {
-            Mode::Quiet => {}
-            Mode::Lines if at.finished => say(&format!("downloaded {} of {} ({})", at.file, at.repo, bytes(at.total))),
-            Mode::Lines => {}
+            Mode::Lines if at.finished => {
+                say(&format!("downloaded {} of {} ({})", at.file, at.repo, bytes(at.total)));
+            }
+            Mode::Quiet | Mode::Lines => {}
             Mode::Bars(all) => {
                 let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
                 let bar = bars.entry(at.file.to_owned()).or_insert_with(|| {
                     let bar = ProgressBar::new(at.total).with_message(at.file.to_owned());
                     let template = "{msg:30!} {bar:30} {bytes:>10} / {total_bytes:10} {bytes_per_sec}";
-                    all.add(bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())))
+                    all.add(
+                        bar.with_style(
+                            ProgressStyle::with_template(template)
+                                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+                        ),
+                    )
                 });
                 bar.set_length(at.total);
                 bar.set_position(at.done);

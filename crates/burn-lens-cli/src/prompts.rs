@@ -5,6 +5,7 @@ use std::path::Path;
 use burn_lens::{
     Pretrained, Tokens,
     burn::tensor::TensorData,
+    hooks::HookedModel as _,
     io::{TokenBatch, TokenOptions, read_safetensors},
 };
 
@@ -12,23 +13,23 @@ use crate::{args::RunArgs, error::CliError};
 
 /// The tokens that `run` is asked to run on.
 pub(crate) fn tokens(args: &RunArgs, lens: &Pretrained) -> Result<Tokens, CliError> {
-    match &args.tokens {
-        Some(path) => Ok(Tokens::new(from_file(path)?, &burn_lens::hooks::HookedModel::device(&lens.model))),
-        None => {
-            // Never cut a prompt silently: the run says so where one is too long.
-            let options = TokenOptions { prepend_bos: args.prepend_bos, ..TokenOptions::default() };
-            Ok(lens.to_tokens_with(&args.prompt, options)?)
-        }
+    if let Some(path) = &args.tokens {
+        return Ok(Tokens::new(from_file(path)?, &lens.model.device()));
     }
+    // Never cut a prompt silently: the run says so where one is too long.
+    let options = TokenOptions { prepend_bos: args.prepend_bos, ..TokenOptions::default() };
+    Ok(lens.to_tokens_with(&args.prompt, options)?)
 }
 
 /// `tokens` and, if it is there, `attention_mask` of a safetensors file.
 fn from_file(path: &Path) -> Result<TokenBatch, CliError> {
     let mut tensors = read_safetensors(path)?;
     let found: Vec<String> = tensors.keys().cloned().collect();
-    let tokens = tensors
-        .remove("tokens")
-        .ok_or_else(|| CliError::NoTensor { path: path.to_owned(), tensor: "tokens", found })?;
+    let tokens = tensors.remove("tokens").ok_or_else(|| CliError::NoTensor {
+        path: path.to_owned(),
+        tensor: "tokens",
+        found,
+    })?;
     let ids = rows(path, "tokens", &tokens, "[batch, pos]", None)?;
     let attention_mask = match tensors.get("attention_mask") {
         None => ids.iter().map(|row| vec![1; row.len()]).collect(),

@@ -276,7 +276,8 @@ impl ActivationCache {
             }
             target.insert(point, value);
         }
-        let order = |map: &mut IndexMap<HookPoint, AnyTensor>| map.sort_by_key(|point, _| firing_order(*point));
+        let order =
+            |map: &mut IndexMap<HookPoint, AnyTensor>| map.sort_by_key(|point, _| firing_order(*point));
         order(&mut cache.values);
         order(&mut cache.grads);
         Ok(cache)

@@ -1,11 +1,6 @@
 //! A hook: where it applies and what it does there.
 
-use std::{
-    any::Any,
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-};
+use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
 use burn_lens_tensor::{AnyTensor, RankError, TypedTensor};
 

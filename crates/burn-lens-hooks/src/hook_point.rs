@@ -8,7 +8,8 @@ use std::{fmt, str::FromStr};
 use burn_lens_tensor::nearest;
 
 use crate::Axis::{
-    self, Batch, DHead, DMlp, DModel, Expert, Head, KeyPos, KvHead, One, Pos, QueryPos, Routed, TopExpert, Vocab,
+    self, Batch, DHead, DMlp, DModel, Expert, Head, KeyPos, KvHead, One, Pos, QueryPos, Routed, TopExpert,
+    Vocab,
 };
 
 macro_rules! hook_points {
@@ -250,7 +251,9 @@ mod tests {
 
     #[test]
     fn near_misses_are_refused() {
-        for name in ["", "blocks", "blocks.01.hook_resid_pre", "blocks.-1.hook_resid_pre", "blocks.1.hook_embed"] {
+        for name in
+            ["", "blocks", "blocks.01.hook_resid_pre", "blocks.-1.hook_resid_pre", "blocks.1.hook_embed"]
+        {
             assert!(name.parse::<HookPoint>().is_err(), "{name}");
         }
     }

@@ -259,7 +259,8 @@ impl<'a> Hooks<'a> {
     /// behind the first gradient hook is differentiated.
     fn track(&self, point: HookPoint, x: &AnyTensor) -> Option<AnyTensor> {
         let hooks = self.gradient.get(&point).cloned().unwrap_or_default();
-        let sink = self.grads.as_ref().filter(|(points, _)| points.contains(&point)).map(|(_, sink)| sink.clone());
+        let sink =
+            self.grads.as_ref().filter(|(points, _)| points.contains(&point)).map(|(_, sink)| sink.clone());
         if (hooks.is_empty() && sink.is_none()) || !x.is_float() {
             return None;
         }

@@ -9,8 +9,8 @@ use burn_lens_tensor::{
 use indexmap::IndexMap;
 
 use crate::{
-    ActivationCache, Axis, Firing, Hook, HookId, HookPoint, HookRegistry, HookScope, Hooks, RunError, Selector,
-    hooks::Sink,
+    ActivationCache, Axis, Firing, Hook, HookId, HookPoint, HookRegistry, HookScope, Hooks, RunError,
+    Selector, hooks::Sink,
 };
 
 /// The sizes of a model, in the glossary's words.
@@ -294,7 +294,8 @@ pub trait HookedModel {
     /// # Errors
     ///
     /// If the input does not fit the model. Failures inside hooks are reported by `hooks`.
-    fn forward(&self, input: &Input, options: &RunOptions, hooks: &mut Hooks<'_>) -> Result<Output, RunError>;
+    fn forward(&self, input: &Input, options: &RunOptions, hooks: &mut Hooks<'_>)
+    -> Result<Output, RunError>;
 
     /// The hooks installed on it, if it can hold any.
     fn registry(&self) -> Option<&HookRegistry> {
@@ -312,6 +313,9 @@ pub trait HookedModel {
         options: &RunOptions,
         hooks: Vec<Hook<'_>>,
     ) -> Result<Output, RunError> {
+        if hooks.is_empty() && self.registry().is_none_or(HookRegistry::is_empty) {
+            return self.forward(input, options, &mut Hooks::none());
+        }
         let mut hooks = Hooks::resolve(hooks, self.registry(), &self.firing_in(input, options))?;
         let output = self.forward(input, options, &mut hooks);
         hooks.finish(self.registry())?;
@@ -353,7 +357,9 @@ pub trait HookedModel {
         let mut hooks = Hooks::resolve(hooks, self.registry(), &firing)?;
         hooks.keep(Sink::new(&points, cache));
         let grads = cache.backward.is_some().then(|| {
-            hooks.keep_grads(points.iter().copied().filter(|point| !point.is_integer()).collect::<HashSet<_>>())
+            hooks.keep_grads(
+                points.iter().copied().filter(|point| !point.is_integer()).collect::<HashSet<_>>(),
+            )
         });
         let output = self.forward(input, options, &mut hooks);
         hooks.finish(self.registry())?;
@@ -364,12 +370,14 @@ pub trait HookedModel {
             let metric = metric(&output)?;
             if !metric.is_tracked() {
                 return Err(RunError::Options(
-                    "the metric does not depend on any of the activations chosen, so it has no gradient".to_owned(),
+                    "the metric does not depend on any of the activations chosen, so it has no gradient"
+                        .to_owned(),
                 ));
             }
             metric.backward();
             hooks.finish_backward()?;
-            let mut grads = std::mem::take(&mut *received.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            let mut grads =
+                std::mem::take(&mut *received.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
             let sink = Sink::new(&points, cache);
             let ordered = kept.keys().collect::<Vec<_>>().into_iter().filter_map(|point| {
                 let grad = grads.remove(&point)?;
@@ -426,7 +434,9 @@ pub trait HookedModel {
 }
 
 fn installable(registry: Option<&HookRegistry>) -> Result<&HookRegistry, RunError> {
-    registry.ok_or_else(|| RunError::Options("this model cannot hold hooks; pass them to run_with_hooks".to_owned()))
+    registry.ok_or_else(|| {
+        RunError::Options("this model cannot hold hooks; pass them to run_with_hooks".to_owned())
+    })
 }
 
 fn chosen(names: &[Selector], firing: &Firing) -> Result<Vec<HookPoint>, RunError> {

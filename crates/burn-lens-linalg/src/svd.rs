@@ -77,7 +77,9 @@ pub fn svd(m: Tensor<2>) -> Result<Svd, SvdError> {
 /// Turns each pair of columns so that the largest entry of `u`'s is positive.
 fn fix_signs(u: &mut Mat<f64>, v: &mut Mat<f64>) {
     for j in 0..u.ncols() {
-        let largest = (0..u.nrows()).map(|i| u[(i, j)]).fold(0.0f64, |best, x| if x.abs() > best.abs() { x } else { best });
+        let largest = (0..u.nrows())
+            .map(|i| u[(i, j)])
+            .fold(0.0f64, |best, x| if x.abs() > best.abs() { x } else { best });
         if largest < 0.0 {
             (0..u.nrows()).for_each(|i| u[(i, j)] = -u[(i, j)]);
             (0..v.nrows()).for_each(|i| v[(i, j)] = -v[(i, j)]);

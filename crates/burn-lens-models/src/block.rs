@@ -108,9 +108,11 @@ impl Block {
         let rotary = pass.rotary.as_ref().map(|tables| tables.get(self.attn.window));
         let out = self.attn.forward(hooks, layer, input, rotary, mask, past);
         let out = match (&self.ln1_post, pre) {
-            (Some(norm), _) => {
-                norm.forward(hooks, [HookPoint::Ln1PostScale(layer), HookPoint::Ln1PostNormalized(layer)], out)
-            }
+            (Some(norm), _) => norm.forward(
+                hooks,
+                [HookPoint::Ln1PostScale(layer), HookPoint::Ln1PostNormalized(layer)],
+                out,
+            ),
             (None, false) => self.ln1.forward(hooks, points, out),
             (None, true) => out,
         };
@@ -124,15 +126,15 @@ impl Block {
     /// expanded view and changes no bit of the result.
     fn forks(&self, hooks: &mut Hooks<'_>, resid_pre: &Tensor<3>) -> [Option<Tensor<4>>; 3] {
         let layer = self.layer;
-        let points =
-            [HookPoint::QInput(layer), HookPoint::KInput(layer), HookPoint::VInput(layer)];
+        let points = [HookPoint::QInput(layer), HookPoint::KInput(layer), HookPoint::VInput(layer)];
         let attn_in = HookPoint::AttnIn(layer);
         let wants_attn_in = hooks.wants(attn_in);
         if !wants_attn_in && !points.iter().any(|&point| hooks.wants(point)) {
             return [None, None, None];
         }
         let [batch, pos, d_model] = resid_pre.dims();
-        let forked = |heads: usize| resid_pre.clone().unsqueeze_dim::<4>(2).expand([batch, pos, heads, d_model]);
+        let forked =
+            |heads: usize| resid_pre.clone().unsqueeze_dim::<4>(2).expand([batch, pos, heads, d_model]);
         let mut base = None;
         if wants_attn_in {
             let (x, changed) = hooks.at_changed(attn_in, forked(self.n_heads));
@@ -159,9 +161,11 @@ impl Block {
         let x = if pre { half.ln2.forward(hooks, points, x) } else { x };
         let out = half.mlp.forward(hooks, layer, x);
         let out = match (&half.ln2_post, pre) {
-            (Some(norm), _) => {
-                norm.forward(hooks, [HookPoint::Ln2PostScale(layer), HookPoint::Ln2PostNormalized(layer)], out)
-            }
+            (Some(norm), _) => norm.forward(
+                hooks,
+                [HookPoint::Ln2PostScale(layer), HookPoint::Ln2PostNormalized(layer)],
+                out,
+            ),
             (None, false) => half.ln2.forward(hooks, points, out),
             (None, true) => out,
         };

@@ -64,7 +64,8 @@ fn shuffled(param: Param, tensor: &AnyTensor, seed: u64) -> Result<(Param, AnyTe
     let mut values: Vec<f64> = data.iter::<f64>().collect();
     values.shuffle(&mut stream(seed, param));
     let data = TensorData::new(values, shape).convert_dtype(dtype);
-    let tensor = AnyTensor::from_data(data, &device).map_err(|source| ModelError::ParamRank { param, source })?;
+    let tensor =
+        AnyTensor::from_data(data, &device).map_err(|source| ModelError::ParamRank { param, source })?;
     Ok((param, tensor))
 }
 

@@ -70,9 +70,11 @@ impl HookedTransformer {
             Some(layer) => {
                 let from_end = n_layers.checked_sub(layer.unsigned_abs());
                 let resolved = if layer < 0 { from_end } else { Some(layer.unsigned_abs()) };
-                resolved
-                    .filter(|&layer| layer <= n_layers)
-                    .ok_or(RunError::LayerOutOfRange { what, layer, n_layers })
+                resolved.filter(|&layer| layer <= n_layers).ok_or(RunError::LayerOutOfRange {
+                    what,
+                    layer,
+                    n_layers,
+                })
             }
         };
         let start = resolve("start_at_layer", options.start_at_layer, 0)?;
@@ -214,9 +216,7 @@ fn check_tokens(tokens: &Tensor<2, Int>, d_vocab: usize) -> Result<(), RunError>
     let ids = read_ints(tokens)?;
     match ids.iter().position(|&token| usize::try_from(token).map_or(true, |token| token >= d_vocab)) {
         None => Ok(()),
-        Some(at) => {
-            Err(RunError::TokenOutOfRange { token: ids[at], row: at / pos, pos: at % pos, d_vocab })
-        }
+        Some(at) => Err(RunError::TokenOutOfRange { token: ids[at], row: at / pos, pos: at % pos, d_vocab }),
     }
 }
 

@@ -148,7 +148,8 @@ impl<'a> Run<'a> {
             }
             self.choose(logits, stop);
         }
-        let finished = |row: Row| Generated { tokens: row.tokens, finish: row.finish.unwrap_or(FinishReason::Length) };
+        let finished =
+            |row: Row| Generated { tokens: row.tokens, finish: row.finish.unwrap_or(FinishReason::Length) };
         Ok(self.rows.into_iter().map(finished).collect())
     }
 
@@ -165,7 +166,8 @@ impl<'a> Run<'a> {
             Tensor::<2, Int>::from_data(TensorData::new(mask, [batch, len - done]), &device)
         });
         let options = RunOptions { attention_mask: mask, ..RunOptions::default() };
-        let output = self.model.forward_with_past(&Input::Tokens(ids), &options, hooks, self.past.as_mut())?;
+        let output =
+            self.model.forward_with_past(&Input::Tokens(ids), &options, hooks, self.past.as_mut())?;
         if hooks.failed() {
             return Ok(Vec::new());
         }

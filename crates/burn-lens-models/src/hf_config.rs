@@ -372,7 +372,8 @@ impl HfConfig {
         let fraction = number("partial_rotary_factor")?.or(top_fraction).unwrap_or(fraction);
         let original = number("original_max_position_embeddings")?;
         let original = top_original.or(original).unwrap_or(max_positions as f64);
-        let kind = nested.get("rope_type").or(nested.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let kind =
+            nested.get("rope_type").or(nested.get("type")).and_then(Value::as_str).unwrap_or("default");
         let need = |key: &str| number(key)?.ok_or_else(|| self.missing_rope(kind, key));
         let scaling = match kind {
             "default" | "mrope" => RotaryScaling::None,

@@ -28,7 +28,9 @@ mod source;
 mod stacked;
 mod transformer;
 
-pub use config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement};
+pub use config::{
+    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement,
+};
 pub use controls::{Control, UnknownControl, random_parameters};
 pub use error::ModelError;
 pub use families::{ARCHITECTURES, Architecture, architecture_config, export, to_config_json};

@@ -70,7 +70,11 @@ impl Sampling {
         }
         for &token in counts.keys() {
             let logit = &mut logits[token];
-            *logit = if *logit > 0.0 { *logit / self.repetition_penalty } else { *logit * self.repetition_penalty };
+            *logit = if *logit > 0.0 {
+                *logit / self.repetition_penalty
+            } else {
+                *logit * self.repetition_penalty
+            };
         }
         if self.temperature > 0.0 {
             logits.iter_mut().for_each(|logit| *logit /= self.temperature);
@@ -146,7 +150,8 @@ mod tests {
     fn top_k_and_top_p_cut_the_tail() {
         let logits = [0.5f64.ln(), 0.3f64.ln(), 0.15f64.ln(), 0.05f64.ln()];
         let top = |top_k, top_p| {
-            let mut seen = drawn(Sampling { temperature: 1.0, top_k, top_p, ..Sampling::default() }, &logits, &[]);
+            let mut seen =
+                drawn(Sampling { temperature: 1.0, top_k, top_p, ..Sampling::default() }, &logits, &[]);
             seen.dedup();
             seen
         };

@@ -54,10 +54,8 @@ impl HookedTransformer {
             w: params.find(w),
             b: params.find(b),
         };
-        let embed_norm = config
-            .norm
-            .after_embedding
-            .then(|| norm(config.norm.kind, Param::EmbedLnW, Param::EmbedLnB));
+        let embed_norm =
+            config.norm.after_embedding.then(|| norm(config.norm.kind, Param::EmbedLnW, Param::EmbedLnB));
         let pos_embed = match config.positions {
             Positions::Learned => Some(PosEmbed { w_pos: params.get(Param::PosEmbed)? }),
             _ => None,

@@ -185,7 +185,9 @@ impl FromStr for Slice {
             let parts: Vec<&str> = text.split(':').collect();
             let step = match parts.get(2) {
                 None => 1,
-                Some(part) => part.trim().parse::<usize>().ok().filter(|&step| step > 0).ok_or_else(syntax)?,
+                Some(part) => {
+                    part.trim().parse::<usize>().ok().filter(|&step| step > 0).ok_or_else(syntax)?
+                }
             };
             if parts.len() > 3 {
                 return Err(syntax());

@@ -97,7 +97,11 @@ pub enum WeightError {
 }
 
 fn hint(nearest: &[String]) -> String {
-    if nearest.is_empty() { String::new() } else { format!("; the nearest names there are: {}", nearest.join(", ")) }
+    if nearest.is_empty() {
+        String::new()
+    } else {
+        format!("; the nearest names there are: {}", nearest.join(", "))
+    }
 }
 
 fn listed(names: &[String]) -> String {

@@ -39,7 +39,11 @@ pub fn device_spec() -> DeviceSpec {
 /// The float types to test on it: GPUs are tested in `f32` alone.
 #[must_use]
 pub fn float_types() -> Vec<FloatType> {
-    if device_spec() == DeviceSpec::cpu() { vec![FloatType::F32, FloatType::F64] } else { vec![FloatType::F32] }
+    if device_spec() == DeviceSpec::cpu() {
+        vec![FloatType::F32, FloatType::F64]
+    } else {
+        vec![FloatType::F32]
+    }
 }
 
 /// A folder of `fixtures/`.

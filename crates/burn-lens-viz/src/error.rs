@@ -41,7 +41,9 @@ pub enum VizError {
         found: usize,
     },
     /// The layer and head to show first are not there.
-    #[error("layer {layer}, head {head} of {title:?} is to be shown first, but there are {layers} layers of {heads} heads")]
+    #[error(
+        "layer {layer}, head {head} of {title:?} is to be shown first, but there are {layers} layers of {heads} heads"
+    )]
     NoSuchHead {
         /// The section's title.
         title: String,

@@ -76,7 +76,9 @@ impl<'a> HeatMap<'a> {
         for (row, (label, values)) in labels.iter().zip(self.values.chunks(columns)).enumerate() {
             // Writing to a string does not fail.
             let _ = write!(text, "{} {row:>digits$} ", right_aligned(label, width));
-            values.iter().for_each(|&value| text.push_str(&self.cell(value, palette)));
+            for &value in values {
+                text.push_str(&self.cell(value, palette));
+            }
             while text.ends_with(' ') {
                 text.pop();
             }
@@ -102,9 +104,8 @@ impl<'a> HeatMap<'a> {
             Palette::Shades => SHADES.len(),
             Palette::Ansi256 => COLOURS.len(),
         };
-        let cells: String = (0..steps)
-            .map(|at| self.cell(self.max * (at as f64 + 0.5) / steps as f64, palette))
-            .collect();
+        let cells: String =
+            (0..steps).map(|at| self.cell(self.max * (at as f64 + 0.5) / steps as f64, palette)).collect();
         format!("0 {cells} {}   rows attend to columns", self.max)
     }
 }

@@ -28,7 +28,9 @@ mod tests {
 
     #[test]
     fn hostile_text_is_escaped_and_comes_back() {
-        for text in ["</script><script>alert(1)</script>", "<!--", "]]>", "\"'\\", "\u{2028}\u{2029}", "&amp;", "\0"] {
+        for text in
+            ["</script><script>alert(1)</script>", "<!--", "]]>", "\"'\\", "\u{2028}\u{2029}", "&amp;", "\0"]
+        {
             let json = for_script(&text).unwrap();
             assert!(!json.contains(['<', '>', '&', '\u{2028}', '\u{2029}', '\0']), "{json}");
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);

@@ -250,7 +250,9 @@ impl Body {
                 };
                 View::Bars { bars: bars.iter().map(view).collect() }
             }
-            Self::Attention(attention) => View::Attention { json: json::for_script(&attention.data(title)?)? },
+            Self::Attention(attention) => {
+                View::Attention { json: json::for_script(&attention.data(title)?)? }
+            }
         })
     }
 }
@@ -287,7 +289,12 @@ impl Attention {
             for (head, pattern) in heads.iter().enumerate() {
                 let what = || format!("the pattern of layer {layer}, head {head} in {title:?}");
                 if pattern.len() != n * n {
-                    return Err(VizError::MatrixSize { what: what(), rows: n, columns: n, found: pattern.len() });
+                    return Err(VizError::MatrixSize {
+                        what: what(),
+                        rows: n,
+                        columns: n,
+                        found: pattern.len(),
+                    });
                 }
                 finite(what, pattern)?;
             }

@@ -49,8 +49,8 @@ pub use text::{Completion, Tokens};
 pub mod prelude {
     pub use burn::tensor::{Device, Int, Tensor};
     pub use burn_lens_hooks::{
-        ActivationCache, CacheOptions, Hook, HookContext, HookPoint, HookedModel, Input, ReturnType, RunOptions,
-        Selector,
+        ActivationCache, CacheOptions, Hook, HookContext, HookPoint, HookedModel, Input, ReturnType,
+        RunOptions, Selector,
     };
     pub use burn_lens_io::{PaddingSide, TokenOptions, Tokenizer};
     pub use burn_lens_models::{

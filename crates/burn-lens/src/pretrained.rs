@@ -40,7 +40,9 @@ impl FromStr for Process {
         match text {
             "none" => Ok(Self::None),
             "default" => Ok(Self::Default),
-            steps => Ok(Self::Steps(steps.split(',').map(|step| step.trim().parse()).collect::<Result<_, _>>()?)),
+            steps => {
+                Ok(Self::Steps(steps.split(',').map(|step| step.trim().parse()).collect::<Result<_, _>>()?))
+            }
         }
     }
 }

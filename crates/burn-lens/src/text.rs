@@ -27,11 +27,7 @@ impl Tokens {
             Tensor::<2, Int>::from_data(TensorData::new(rows.concat(), shape), device)
         };
         let padded = batch.attention_mask.iter().flatten().any(|&token| token == 0);
-        Self {
-            ids: tensor(&batch.ids),
-            attention_mask: padded.then(|| tensor(&batch.attention_mask)),
-            batch,
-        }
+        Self { ids: tensor(&batch.ids), attention_mask: padded.then(|| tensor(&batch.attention_mask)), batch }
     }
 
     /// As the input of a run.
@@ -76,7 +72,10 @@ impl Pretrained {
     ///
     /// If there is no tokenizer, or a prompt has no tokens.
     pub fn to_tokens<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tokens, Error> {
-        self.to_tokens_with(texts, TokenOptions { truncate_to: Some(self.model.config().n_ctx), ..TokenOptions::default() })
+        self.to_tokens_with(
+            texts,
+            TokenOptions { truncate_to: Some(self.model.config().n_ctx), ..TokenOptions::default() },
+        )
     }
 
     /// Tokenizes prompts with these options.

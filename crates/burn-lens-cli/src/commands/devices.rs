@@ -10,9 +10,9 @@ pub(crate) fn devices() -> Report {
     let backends = backends();
     let columns = [("--device", Align::Left), ("in this build", Align::Left), ("devices", Align::Left)];
     let rows: Vec<Vec<String>> = backends.iter().flat_map(rows).collect();
-    let json = backends
-        .iter()
-        .map(|backend| json!({ "name": backend.name, "compiled": backend.compiled, "devices": backend.devices }));
+    let json = backends.iter().map(
+        |backend| json!({ "name": backend.name, "compiled": backend.compiled, "devices": backend.devices }),
+    );
     Report { text: table(&columns, &rows), json: json.collect() }
 }
 
@@ -24,7 +24,8 @@ fn rows(backend: &BackendInfo) -> Vec<Vec<String>> {
     if backend.devices.is_empty() {
         return vec![row(backend.name.to_owned(), "yes", "none found".to_owned())];
     }
-    let name = |index: usize| if index == 0 { backend.name.to_owned() } else { format!("{}:{index}", backend.name) };
+    let name =
+        |index: usize| if index == 0 { backend.name.to_owned() } else { format!("{}:{index}", backend.name) };
     let devices = backend.devices.iter().enumerate();
     devices.map(|(index, device)| row(name(index), "yes", device.clone())).collect()
 }

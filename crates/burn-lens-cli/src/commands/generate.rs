@@ -25,7 +25,11 @@ pub(crate) fn generate(args: &GenerateArgs, progress: &Progress) -> Result<Repor
     if let (Some(prepend_bos), Some(tokenizer)) = (args.prepend_bos, &mut lens.tokenizer) {
         tokenizer.set_default_prepend_bos(prepend_bos);
     }
-    let hooks = if args.edits.is_empty() { Vec::new() } else { args.edits.hooks(&lens.model, &texts(args, &lens)?)? };
+    let hooks = if args.edits.is_empty() {
+        Vec::new()
+    } else {
+        args.edits.hooks(&lens.model, &texts(args, &lens)?)?
+    };
     let options = GenerateOptions {
         max_new_tokens: args.max_new_tokens,
         sampling: Sampling {
@@ -56,7 +60,11 @@ fn texts(args: &GenerateArgs, lens: &Pretrained) -> Result<Texts, CliError> {
     Ok(Texts::of_generation(&lengths, args.max_new_tokens, lens.model.config().n_ctx))
 }
 
-fn report(args: &GenerateArgs, tokenizer: &Tokenizer, completions: &[Completion]) -> Result<Report, CliError> {
+fn report(
+    args: &GenerateArgs,
+    tokenizer: &Tokenizer,
+    completions: &[Completion],
+) -> Result<Report, CliError> {
     let mut report = Report::default();
     let mut list = Vec::new();
     for (at, (prompt, completion)) in args.prompt.iter().zip(completions).enumerate() {

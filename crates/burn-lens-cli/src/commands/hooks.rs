@@ -24,7 +24,8 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
         points.retain(|point| chosen.contains(point));
     }
     let when = |point: &HookPoint| if optional.contains(point) { "optional" } else { "always" };
-    let columns = [("name", Align::Left), ("shape", Align::Left), ("fires", Align::Left), ("what it is", Align::Left)];
+    let columns =
+        [("name", Align::Left), ("shape", Align::Left), ("fires", Align::Left), ("what it is", Align::Left)];
     let row = |point: &HookPoint| {
         vec![point.to_string(), shape(*point, &dims), when(point).to_owned(), description(*point).to_owned()]
     };
@@ -37,7 +38,8 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
             "description": description(*point),
         })
     });
-    let mut report = Report { text: table(&columns, &points.iter().map(row).collect::<Vec<_>>()), json: json.collect() };
+    let mut report =
+        Report { text: table(&columns, &points.iter().map(row).collect::<Vec<_>>()), json: json.collect() };
     if points.iter().any(|point| optional.contains(point)) {
         report.text.push_str("\nOptional hooks fire, and cost, only where one asks for them by name.\n");
     }
@@ -62,10 +64,11 @@ fn in_order(firing: &Firing) -> Vec<HookPoint> {
     };
     let mut points = firing.always.clone();
     for &point in &firing.optional {
-        let layer = point.layer();
-        let later = |other: &HookPoint| other.layer() == layer && rank(*other) > rank(point);
-        let end = points.iter().rposition(|other| other.layer() == layer).map_or(points.len(), |last| last + 1);
-        let at = points.iter().position(later).unwrap_or(end);
+        let block = point.layer();
+        let comes_behind = |other: &HookPoint| other.layer() == block && rank(*other) > rank(point);
+        let end =
+            points.iter().rposition(|other| other.layer() == block).map_or(points.len(), |last| last + 1);
+        let at = points.iter().position(comes_behind).unwrap_or(end);
         points.insert(at, point);
     }
     points
@@ -91,8 +94,18 @@ mod tests {
 
     #[test]
     fn optional_hooks_stand_where_they_fire() {
-        let always = vec![HookPoint::Embed, HookPoint::ResidPre(0), HookPoint::AttnZ(0), HookPoint::AttnOut(0), HookPoint::UnembedOut];
-        let firing = Firing { always, optional: vec![HookPoint::Tokens, HookPoint::AttnIn(0), HookPoint::AttnResult(0)], ..Firing::default() };
+        let always = vec![
+            HookPoint::Embed,
+            HookPoint::ResidPre(0),
+            HookPoint::AttnZ(0),
+            HookPoint::AttnOut(0),
+            HookPoint::UnembedOut,
+        ];
+        let firing = Firing {
+            always,
+            optional: vec![HookPoint::Tokens, HookPoint::AttnIn(0), HookPoint::AttnResult(0)],
+            ..Firing::default()
+        };
         let names: Vec<String> = in_order(&firing).iter().map(ToString::to_string).collect();
         let expected = [
             "hook_tokens",

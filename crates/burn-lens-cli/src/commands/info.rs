@@ -129,10 +129,13 @@ fn parts(config: &ModelConfig) -> Vec<(&'static str, String)> {
         ("attention", attention(config)),
         ("windows", windows(&config.attention.windows)),
         ("mlp", mlp(config)),
-        ("blocks", match config.layout {
-            BlockLayout::Sequential => "attention, then MLP".to_owned(),
-            BlockLayout::Parallel => "attention and MLP side by side".to_owned(),
-        }),
+        (
+            "blocks",
+            match config.layout {
+                BlockLayout::Sequential => "attention, then MLP".to_owned(),
+                BlockLayout::Parallel => "attention and MLP side by side".to_owned(),
+            },
+        ),
         ("logits", {
             let cap = config.logits_soft_cap.map(|cap| format!("soft-capped at {cap}"));
             let bias = config.unembed_bias.then(|| "with a bias".to_owned());
@@ -161,7 +164,7 @@ fn norm(config: &ModelConfig) -> String {
         text.push_str(", weights folded away");
     }
     if norm.final_kind != norm.kind {
-        text.push_str(&format!("; at the end {}", name(norm.final_kind)));
+        text = format!("{text}; at the end {}", name(norm.final_kind));
     }
     if norm.after_embedding {
         text.push_str("; one more after the embedding");
@@ -187,7 +190,8 @@ fn rotary(rotary: &Rotary) -> String {
         RotaryScaling::None => String::new(),
         scaling => format!(", scaled: {scaling:?}"),
     };
-    let local = rotary.local_base.map_or_else(String::new, |base| format!(" ({base} in layers with a window)"));
+    let local =
+        rotary.local_base.map_or_else(String::new, |base| format!(" ({base} in layers with a window)"));
     format!("rotary over {} dimensions, base {}{local}, pairs are {pairs}{scaling}", rotary.dim, rotary.base)
 }
 
@@ -217,8 +221,12 @@ fn attention(config: &ModelConfig) -> String {
 }
 
 fn windows(windows: &[Option<usize>]) -> String {
-    let local: Vec<String> =
-        windows.iter().enumerate().filter(|(_, window)| window.is_some()).map(|(layer, _)| layer.to_string()).collect();
+    let local: Vec<String> = windows
+        .iter()
+        .enumerate()
+        .filter(|(_, window)| window.is_some())
+        .map(|(layer, _)| layer.to_string())
+        .collect();
     let mut lengths: Vec<usize> = windows.iter().flatten().copied().collect();
     lengths.sort_unstable();
     lengths.dedup();
@@ -247,7 +255,9 @@ fn mlp(config: &ModelConfig) -> String {
 fn steps_table(config: &ModelConfig) -> String {
     let row = |step: Step| {
         let default = if Step::DEFAULT.contains(&step) { "yes" } else { "no" };
-        let valid = step.invalid_for(config).map_or_else(|| "valid".to_owned(), |reason| format!("not valid: {reason}"));
+        let valid = step
+            .invalid_for(config)
+            .map_or_else(|| "valid".to_owned(), |reason| format!("not valid: {reason}"));
         vec![format!("  {step}"), default.to_owned(), valid]
     };
     let columns = [("  step", Align::Left), ("in `default`", Align::Left), ("for this model", Align::Left)];
@@ -277,7 +287,8 @@ fn side(tokenizer: &Tokenizer) -> &'static str {
 }
 
 fn tokenizer_json(tokenizer: &Tokenizer) -> Value {
-    let special = |id: Option<i64>| id.map(|id| json!({ "id": id, "token": token_text(Some(tokenizer), id) }));
+    let special =
+        |id: Option<i64>| id.map(|id| json!({ "id": id, "token": token_text(Some(tokenizer), id) }));
     json!({
         "size": tokenizer.vocab_size(),
         "bos": special(tokenizer.bos()),

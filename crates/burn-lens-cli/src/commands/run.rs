@@ -8,6 +8,7 @@ use burn_lens::{
     hooks::{ActivationCache, Axis, CacheOptions, HookPoint, HookedModel as _, Output, RunOptions, Selector},
     io::save_safetensors,
     models::Control,
+    tensor::Indices,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
         Some(path) => {
             let options = RunOptions { stop_at_layer: args.stop_at_layer, ..tokens.options() };
             let points = points(args, &lens, &tokens, &options)?;
-            note_size(&points, args, &lens, &tokens, progress)?;
+            note_size(&points, args, &lens, &tokens, progress);
             let cache = CacheOptions {
                 pos_slice: args.pos.clone().unwrap_or_default(),
                 ..CacheOptions::names(points)
@@ -61,18 +62,19 @@ fn next(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, output: Output) -> R
     let mut report = Report::default();
     let mut list = Vec::new();
     for (row, (ids, mask)) in tokens.batch.ids.iter().zip(&tokens.batch.attention_mask).enumerate() {
-        let last = mask.iter().rposition(|&token| token != 0).unwrap_or(mask.len() - 1);
-        let logits = logits.clone().narrow(0, row, 1).narrow(1, last, 1);
-        let next = next_tokens(&values(logits)?, MOST, tokenizer);
-        let real: Vec<i64> = ids.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(&id, _)| id).collect();
+        let end = mask.iter().rposition(|&token| token != 0).unwrap_or(mask.len() - 1);
+        let logits = logits.clone().narrow(0, row, 1).narrow(1, end, 1);
+        let likely = next_tokens(&values(logits)?, MOST, tokenizer);
+        let real: Vec<i64> =
+            ids.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(&id, _)| id).collect();
         report.heading(match args.prompt.get(row) {
             Some(prompt) => prompt.clone(),
             None => format!("row {row} of the tokens"),
         });
         let pieces: Vec<String> = real.iter().map(|&id| shown(tokenizer, id)).collect();
         report.line(format_args!("{DIM}{} tokens: {}{DIM:#}", pieces.len(), pieces.join(" ")));
-        report.text.push_str(&next_token_table(&next));
-        list.push(json!({ "prompt": args.prompt.get(row), "tokens": real, "next": next }));
+        report.text.push_str(&next_token_table(&likely));
+        list.push(json!({ "prompt": args.prompt.get(row), "tokens": real, "next": likely }));
     }
     report.json = json!({ "model": lens.name, "prompts": list });
     Ok(report)
@@ -83,7 +85,12 @@ fn values<const D: usize>(tensor: burn_lens::burn::tensor::Tensor<D>) -> Result<
 }
 
 /// The activations to keep: what is named, as far as the run reaches it.
-fn points(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, options: &RunOptions) -> Result<Vec<HookPoint>, CliError> {
+fn points(
+    args: &RunArgs,
+    lens: &Pretrained,
+    tokens: &Tokens,
+    options: &RunOptions,
+) -> Result<Vec<HookPoint>, CliError> {
     let reached = lens.model.firing_in(&tokens.input(), options);
     if args.names.is_empty() {
         return Ok(reached.always);
@@ -96,7 +103,7 @@ fn points(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, options: &RunOptio
         let chosen = selector.resolve(&reached).map_err(|source| CliError::NotReached {
             name: name.clone(),
             stop: options.stop_at_layer.unwrap_or_default(),
-            source,
+            source: Box::new(source),
         })?;
         points.extend(chosen);
     }
@@ -104,13 +111,7 @@ fn points(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, options: &RunOptio
 }
 
 /// Says how much memory the activations take, where that is much.
-fn note_size(
-    points: &[HookPoint],
-    args: &RunArgs,
-    lens: &Pretrained,
-    tokens: &Tokens,
-    progress: &Progress,
-) -> Result<(), CliError> {
+fn note_size(points: &[HookPoint], args: &RunArgs, lens: &Pretrained, tokens: &Tokens, progress: &Progress) {
     /// Below this nobody minds.
     const MUCH: u64 = 1 << 30;
     let dims = lens.model.dims();
@@ -122,7 +123,7 @@ fn note_size(
             Axis::Batch => batch,
             Axis::KeyPos => pos,
             // A slice that does not fit is the run's error, which names the activation.
-            Axis::Pos | Axis::QueryPos => kept.as_ref().map_or(0, |kept| kept.len()),
+            Axis::Pos | Axis::QueryPos => kept.as_ref().map_or(0, Indices::len),
             axis => dims.len_of(axis).unwrap_or(0),
         };
         total += point.axes().iter().map(|axis| len(axis) as u64).product::<u64>();
@@ -135,7 +136,6 @@ fn note_size(
             bytes(total)
         ));
     }
-    Ok(())
 }
 
 /// Writes tokens, logits and activations.
@@ -213,7 +213,9 @@ fn process(args: &RunArgs, lens: &Pretrained) -> String {
     use burn_lens::models::processing::Step;
     let left_out = |step: &Step| lens.left_out.iter().any(|(left_out, _)| left_out == step);
     match &args.model.process {
-        Process::Default => Process::Steps(Step::DEFAULT.into_iter().filter(|step| !left_out(step)).collect()).to_string(),
+        Process::Default => {
+            Process::Steps(Step::DEFAULT.into_iter().filter(|step| !left_out(step)).collect()).to_string()
+        }
         process => process.to_string(),
     }
 }

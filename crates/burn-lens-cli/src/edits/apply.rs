@@ -1,6 +1,6 @@
 //! What an intervention does to one activation.
 
-use std::{collections::HashMap, convert::Infallible};
+use std::collections::HashMap;
 
 use burn_lens::{
     burn::tensor::{Bool, Tensor, TensorData},
@@ -37,7 +37,14 @@ impl Edit {
             let Some(slice) = slice else { continue };
             let axis = axis.ok_or(Problem::NoAxis { point, key, axis: key })?;
             let len = lens[axis].unwrap_or(0);
-            slice.resolve(len).map_err(|source| Problem::Outside { point, key, slice: slice.to_string(), len, what, source })?;
+            slice.resolve(len).map_err(|source| Problem::Outside {
+                point,
+                key,
+                slice: slice.to_string(),
+                len,
+                what,
+                source,
+            })?;
         }
         if let Some(pos) = &self.place.pos {
             if point.pos_axis().is_none() {
@@ -46,18 +53,23 @@ impl Edit {
             self.texts.check(pos)?;
         }
         match &self.change {
-            Change::Mean if self.texts.generating && point.axes().contains(&Axis::KeyPos) => Err(Problem::MeanGrows(point)),
+            Change::Mean if self.texts.generating && point.axes().contains(&Axis::KeyPos) => {
+                Err(Problem::MeanGrows(point))
+            }
             Change::Add(vector) => self.check_vector(vector, point, lens),
             _ => Ok(()),
         }
     }
 
     fn check_vector(&self, vector: &Vector, point: HookPoint, lens: &[Option<usize>]) -> Result<(), Problem> {
-        let chosen: Vec<Option<usize>> = (0..lens.len()).map(|axis| self.chosen(point, axis, lens[axis])).collect();
+        let chosen: Vec<Option<usize>> =
+            (0..lens.len()).map(|axis| self.chosen(point, axis, lens[axis])).collect();
         if vector.fits(&chosen) {
             return Ok(());
         }
-        let word = |axis: usize| chosen[axis].map_or_else(|| point.axes()[axis].name().to_owned(), |len| len.to_string());
+        let word = |axis: usize| {
+            chosen[axis].map_or_else(|| point.axes()[axis].name().to_owned(), |len| len.to_string())
+        };
         Err(Problem::VectorShape {
             tensor: vector.name.clone(),
             found: vector.shape.clone(),
@@ -93,23 +105,23 @@ impl Edit {
     }
 
     /// The activation after the intervention; `None` where it does not change.
-    pub(super) fn apply(
-        &mut self,
-        x: AnyTensor,
-        point: HookPoint,
-        pos_offset: usize,
-    ) -> Result<Option<AnyTensor>, Infallible> {
-        Ok(match x {
+    pub(super) fn apply(&mut self, x: AnyTensor, point: HookPoint, pos_offset: usize) -> Option<AnyTensor> {
+        match x {
             AnyTensor::Float1(x) => self.edited(x, point, pos_offset).map(TypedTensor::into_any),
             AnyTensor::Float2(x) => self.edited(x, point, pos_offset).map(TypedTensor::into_any),
             AnyTensor::Float3(x) => self.edited(x, point, pos_offset).map(TypedTensor::into_any),
             AnyTensor::Float4(x) => self.edited(x, point, pos_offset).map(TypedTensor::into_any),
             AnyTensor::Float5(x) => self.edited(x, point, pos_offset).map(TypedTensor::into_any),
             _ => None, // refused by `check`
-        })
+        }
     }
 
-    fn edited<const D: usize>(&mut self, x: Tensor<D>, point: HookPoint, pos_offset: usize) -> Option<Tensor<D>>
+    fn edited<const D: usize>(
+        &mut self,
+        x: Tensor<D>,
+        point: HookPoint,
+        pos_offset: usize,
+    ) -> Option<Tensor<D>>
     where
         Tensor<D>: TypedTensor,
     {
@@ -133,7 +145,7 @@ impl Edit {
         match chosen {
             Chosen::Nothing => None,
             Chosen::Everything => Some(changed),
-            Chosen::Some(mask) => Some(x.mask_where(mask, changed)),
+            Chosen::Some(mask) => Some(x.mask_where(*mask, changed)),
         }
     }
 
@@ -172,7 +184,7 @@ fn mean_over_text<const D: usize>(x: &Tensor<D>, point: HookPoint, real: Option<
             (wide.mask_fill(mask.expand(dims), 0.0), count)
         }
     };
-    let sum = axes.into_iter().flatten().fold(sum, |sum, axis| sum.sum_dim(axis));
+    let sum = axes.into_iter().flatten().fold(sum, Tensor::sum_dim);
     (sum / count as f64).cast(dtype)
 }
 
@@ -189,7 +201,7 @@ fn mask_of<const D: usize>(values: Vec<bool>, shape: [usize; D], like: &Tensor<D
 enum Chosen<const D: usize> {
     Nothing,
     Everything,
-    Some(Tensor<D, Bool>),
+    Some(Box<Tensor<D, Bool>>),
 }
 
 /// One call of a hook.
@@ -218,12 +230,14 @@ impl<const D: usize> Pass<'_, D> {
         for axis in 0..D {
             if let Some(slice) = self.edit.along(self.point, axis) {
                 let mut chosen = vec![false; self.dims[axis]];
-                indices(slice, self.dims[axis]).into_iter().for_each(|at| chosen[at] = true);
+                for at in indices(slice, self.dims[axis]) {
+                    chosen[at] = true;
+                }
                 masks.push(mask_of(chosen, kept(self.dims, &[Some(axis)]), x));
             }
         }
         let masks = masks.into_iter().map(|mask| mask.expand(self.dims));
-        masks.reduce(Tensor::bool_and).map_or(Chosen::Everything, Chosen::Some)
+        masks.reduce(Tensor::bool_and).map_or(Chosen::Everything, |mask| Chosen::Some(Box::new(mask)))
     }
 
     /// Where `column` of this pass stands among the positions chosen in text `row`.

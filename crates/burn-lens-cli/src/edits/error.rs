@@ -15,17 +15,17 @@ pub(crate) struct EditError {
     flag: &'static str,
     text: String,
     #[source]
-    problem: Problem,
+    problem: Box<Problem>,
 }
 
 impl EditError {
     pub(crate) fn new(flag: &'static str, text: &str, problem: Problem) -> Self {
-        Self { flag, text: text.to_owned(), problem }
+        Self { flag, text: text.to_owned(), problem: Box::new(problem) }
     }
 
     /// The error of the model's own selection, if it is one.
     pub(crate) fn run_error(&self) -> Option<&RunError> {
-        match &self.problem {
+        match &*self.problem {
             Problem::Select(error) => Some(error),
             _ => None,
         }

@@ -6,6 +6,8 @@ mod spec;
 mod texts;
 mod vector;
 
+use std::convert::Infallible;
+
 use burn_lens::{
     hooks::{Firing, Hook, HookContext, HookPoint, HookedModel as _, Selector},
     models::HookedTransformer,
@@ -49,7 +51,11 @@ impl EditArgs {
     /// # Errors
     ///
     /// If one does not fit the model or the texts; the error names it and the part.
-    pub(crate) fn hooks(&self, model: &HookedTransformer, texts: &Texts) -> Result<Vec<Hook<'static>>, EditError> {
+    pub(crate) fn hooks(
+        &self,
+        model: &HookedTransformer,
+        texts: &Texts,
+    ) -> Result<Vec<Hook<'static>>, EditError> {
         let firing = model.firing();
         let mut hooks = Vec::new();
         for ablation in &self.ablate {
@@ -85,6 +91,6 @@ fn hook(
         edit.check(point, &shape(point))?;
     }
     Ok(Hook::try_edit(place.name.as_str(), move |x: AnyTensor, context: &mut HookContext<'_>| {
-        edit.apply(x, context.point, context.pos_offset)
+        Ok::<_, Infallible>(edit.apply(x, context.point, context.pos_offset))
     }))
 }

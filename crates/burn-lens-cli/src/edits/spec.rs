@@ -175,7 +175,10 @@ mod tests {
     #[test]
     fn places() {
         assert_eq!(ablation("z3"), ("z3".to_owned(), [None, None, None], false));
-        assert_eq!(ablation("blocks.*.attn.hook_z=mean"), ("blocks.*.attn.hook_z".to_owned(), [None, None, None], true));
+        assert_eq!(
+            ablation("blocks.*.attn.hook_z=mean"),
+            ("blocks.*.attn.hook_z".to_owned(), [None, None, None], true)
+        );
         assert_eq!(ablation("z3:head=1").1, [some("1"), None, None]);
         assert_eq!(ablation("z3:head=1,4,pos=-1=mean").1, [some("1,4"), some("-1"), None]);
         assert_eq!(ablation("z3:pos=2:7,head=0=zero").1, [some("0"), some("2:7"), None]);

@@ -33,7 +33,11 @@ impl Texts {
         let real: Vec<Vec<bool>> =
             attention_mask.iter().map(|mask| mask.iter().map(|&token| token != 0).collect()).collect();
         let padded = real.iter().flatten().any(|&real| !real);
-        Self { rows: attention_mask.iter().map(row).collect(), real: padded.then_some(real), generating: false }
+        Self {
+            rows: attention_mask.iter().map(row).collect(),
+            real: padded.then_some(real),
+            generating: false,
+        }
     }
 
     /// Prompts of these lengths, padded on the left and continued by up to `new` tokens, with
@@ -46,7 +50,8 @@ impl Texts {
             let end = (len + new).saturating_sub(1).min(n_ctx.saturating_sub(start)).max(len);
             Row { start, len, end }
         };
-        let real = lengths.iter().map(|len| (0..longest).map(|column| column >= longest - len).collect()).collect();
+        let real =
+            lengths.iter().map(|len| (0..longest).map(|column| column >= longest - len).collect()).collect();
         let padded = lengths.iter().any(|&len| len < longest);
         Self { rows: lengths.iter().map(row).collect(), real: padded.then_some(real), generating: true }
     }
@@ -66,7 +71,9 @@ impl Texts {
     pub(super) fn place(&self, slice: &Slice, row: usize, column: usize) -> Option<usize> {
         let Row { start, len, .. } = self.rows[row];
         let at = column.checked_sub(start)?;
-        let absolute = |index: isize| if index < 0 { len.checked_sub(index.unsigned_abs()) } else { Some(index.unsigned_abs()) };
+        let absolute = |index: isize| {
+            if index < 0 { len.checked_sub(index.unsigned_abs()) } else { Some(index.unsigned_abs()) }
+        };
         match slice {
             Slice::All => Some(at),
             Slice::Index(index) => (absolute(*index) == Some(at)).then_some(0),

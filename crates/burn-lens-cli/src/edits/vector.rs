@@ -54,7 +54,10 @@ impl Vector {
     /// The value at `index`, of as many axes as what was chosen has.
     pub(super) fn at(&self, index: &[usize]) -> f64 {
         let own = &index[index.len() - self.shape.len()..];
-        let place = own.iter().zip(&self.shape).fold(0, |place, (&at, &len)| place * len + if len == 1 { 0 } else { at });
+        let place = own
+            .iter()
+            .zip(&self.shape)
+            .fold(0, |place, (&at, &len)| place * len + if len == 1 { 0 } else { at });
         self.values[place]
     }
 }

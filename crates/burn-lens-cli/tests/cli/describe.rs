@@ -13,8 +13,8 @@ fn info() {
     let info = json_in(folder.path(), &["info", &model]);
     assert_eq!(info["architecture"], "LlamaForCausalLM");
     assert_eq!([&info["sizes"]["n_heads"], &info["sizes"]["n_kv_heads"]], [&json!(4), &json!(2)]);
-    assert_eq!(info["parameters"], 4640);
-    assert_eq!(info["weight_bytes"], 4 * 4640);
+    assert_eq!(info["parameters"], 4720);
+    assert_eq!(info["weight_bytes"], 4 * 4720);
     assert_eq!(info["tokenizer"], json!(null));
     let steps = info["processing"].as_array().unwrap();
     assert_eq!(steps[0], json!({ "step": "fold_ln", "default": true, "invalid_because": null }));
@@ -33,7 +33,8 @@ fn hooks() {
     let model = fixture("llama-gqa");
     let hooks = |args: &[&str]| json_in(folder.path(), &[&["hooks", &model], args].concat());
     let all = hooks(&[]);
-    let names: Vec<&str> = all.as_array().unwrap().iter().map(|hook| hook["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        all.as_array().unwrap().iter().map(|hook| hook["name"].as_str().unwrap()).collect();
     assert_eq!(names[..3], ["hook_tokens", "hook_embed", "blocks.0.hook_resid_pre"]);
     assert_eq!(names.last(), Some(&"unembed.hook_out"));
     let expected = json!([{
@@ -45,7 +46,12 @@ fn hooks() {
     }]);
     assert_eq!(hooks(&["--names", "rot_k1"]), expected);
     let some = hooks(&["--names", "blocks.0.attn.*", "result1"]);
-    assert!(some.as_array().unwrap().iter().any(|hook| hook["name"] == "blocks.0.attn.hook_result" && hook["fires"] == "optional"));
+    assert!(
+        some.as_array()
+            .unwrap()
+            .iter()
+            .any(|hook| hook["name"] == "blocks.0.attn.hook_result" && hook["fires"] == "optional")
+    );
     let text = ok_in(folder.path(), &["hooks", &fixture("gpt2"), "--names", "blocks.0.hook_resid_pre"]);
     assert!(text.contains("[batch, pos, 16]"), "{text}");
 }
@@ -82,7 +88,11 @@ fn progress_is_on_standard_error_and_can_be_silenced() {
     let folder = folder();
     let model = fixture("llama-gqa");
     let loud = burn_lens_in(folder.path(), &["info", &model, "--process", "default"]);
-    assert!(loud.err.contains("loading") && loud.err.contains("note: center_writing_weights was left out"), "{}", loud.err);
+    assert!(
+        loud.err.contains("loading") && loud.err.contains("note: center_writing_weights was left out"),
+        "{}",
+        loud.err
+    );
     let quiet = burn_lens_in(folder.path(), &["info", &model, "--process", "default", "--quiet"]);
     assert_eq!((quiet.code, quiet.err.as_str()), (0, ""));
     assert_eq!(quiet.out, loud.out);

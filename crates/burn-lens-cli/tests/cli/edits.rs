@@ -21,7 +21,10 @@ fn check(args: &[&str], hook: &str, expected: impl Fn(&Array, &[usize], f64) -> 
     let (clean, edited) = (run(folder.path(), &[]), run(folder.path(), args));
     for (index, value) in clean[hook].cells() {
         let (expected, found) = (expected(&clean[hook], &index, value), edited[hook].at(&index));
-        assert!((found - expected).abs() < 1e-5, "{args:?} at {index:?}: {found}, expected {expected}, was {value}");
+        assert!(
+            (found - expected).abs() < 1e-5,
+            "{args:?} at {index:?}: {found}, expected {expected}, was {value}"
+        );
     }
     assert!(clean["logits"].distance(&edited["logits"]) > 1e-3, "{args:?} does not show in the logits");
 }
@@ -33,8 +36,7 @@ fn ablation_to_zero() {
         if at[2] == 1 && (2..4).contains(&at[1]) { 0.0 } else { value }
     });
     check(&["--ablate", "z0:pos=-1,0"], Z, |_, at, value| if at[1] == 7 || at[1] == 0 { 0.0 } else { value });
-    let post = "blocks.1.mlp.hook_post";
-    check(&["--ablate", "blocks.*.mlp.hook_post:neuron=3,5"], post, |_, at, value| {
+    check(&["--ablate", "blocks.*.mlp.hook_post:neuron=3,5"], "blocks.0.mlp.hook_post", |_, at, value| {
         if at[2] == 3 || at[2] == 5 { 0.0 } else { value }
     });
     check(&["--ablate", "pattern1:head=0,pos=5"], "blocks.1.attn.hook_pattern", |_, at, value| {
@@ -49,8 +51,16 @@ fn ablation_to_the_mean_over_prompts_and_positions() {
         let all = (0..batch * pos).map(|row| clean.at(&[row / pos, row % pos, at[2], at[3]]));
         all.sum::<f64>() / (batch * pos) as f64
     };
-    check(&["--ablate", "z0:head=1=mean"], Z, |clean, at, value| if at[2] == 1 { mean(clean, at) } else { value });
-    check(&["--ablate", "z0:pos=3=mean"], Z, |clean, at, value| if at[1] == 3 { mean(clean, at) } else { value });
+    check(
+        &["--ablate", "z0:head=1=mean"],
+        Z,
+        |clean, at, value| if at[2] == 1 { mean(clean, at) } else { value },
+    );
+    check(
+        &["--ablate", "z0:pos=3=mean"],
+        Z,
+        |clean, at, value| if at[1] == 3 { mean(clean, at) } else { value },
+    );
 }
 
 #[test]
@@ -67,7 +77,8 @@ fn the_mean_leaves_padding_out() {
         read(folder.path().join("out.safetensors"))[RESID].clone()
     };
     let (clean, edited) = (run(&[]), run(&["--ablate", "resid_post0=mean"]));
-    let real: Vec<Vec<usize>> = mask.cells().into_iter().filter(|(_, value)| *value == 1.0).map(|(at, _)| at).collect();
+    let real: Vec<Vec<usize>> =
+        mask.cells().into_iter().filter(|(_, value)| *value == 1.0).map(|(at, _)| at).collect();
     assert!(real.len() < 16, "the fixture has padding");
     for feature in 0..16 {
         let mean = real.iter().map(|at| clean.at(&[at[0], at[1], feature])).sum::<f64>() / real.len() as f64;
@@ -85,7 +96,8 @@ fn scaling() {
 #[test]
 fn adding_a_vector() {
     let folder = folder();
-    let plain = write(folder.path(), "plain.safetensors", &[("v", Array::f32(&[16], (0..16).map(f64::from)))]);
+    let plain =
+        write(folder.path(), "plain.safetensors", &[("v", Array::f32(&[16], (0..16).map(f64::from)))]);
     check(&["--add", &format!("resid_post0={plain}")], RESID, |_, at, value| value + at[2] as f64);
     check(&["--add", &format!("resid_post0:pos=2:4={plain}:v*-0.5")], RESID, |_, at, value| {
         if (2..4).contains(&at[1]) { value - 0.5 * at[2] as f64 } else { value }
@@ -99,14 +111,16 @@ fn adding_a_vector() {
 #[test]
 fn adding_the_shape_of_what_was_chosen() {
     let folder = folder();
-    let by_pos = write(folder.path(), "a.safetensors", &[("v", Array::f32(&[2, 16], (0..32).map(f64::from)))]);
+    let by_pos =
+        write(folder.path(), "a.safetensors", &[("v", Array::f32(&[2, 16], (0..32).map(f64::from)))]);
     // Position 5 comes first in the list, so it gets the first row.
     check(&["--add", &format!("resid_post0:pos=5,2={by_pos}")], RESID, |_, at, value| match at[1] {
         5 => value + at[2] as f64,
         2 => value + (16 + at[2]) as f64,
         _ => value,
     });
-    let whole = write(folder.path(), "b.safetensors", &[("v", Array::f32(&[2, 1, 2, 8], (0..32).map(f64::from)))]);
+    let whole =
+        write(folder.path(), "b.safetensors", &[("v", Array::f32(&[2, 1, 2, 8], (0..32).map(f64::from)))]);
     check(&["--add", &format!("z0:pos=3={whole}")], Z, |_, at, value| {
         if at[1] == 3 { value + (16 * at[0] + 8 * at[2] + at[3]) as f64 } else { value }
     });
@@ -115,7 +129,8 @@ fn adding_the_shape_of_what_was_chosen() {
 #[test]
 fn they_come_in_a_fixed_order_and_are_recorded() {
     let folder = folder();
-    let plain = write(folder.path(), "plain.safetensors", &[("v", Array::f32(&[16], (0..16).map(f64::from)))]);
+    let plain =
+        write(folder.path(), "plain.safetensors", &[("v", Array::f32(&[16], (0..16).map(f64::from)))]);
     let add = format!("resid_post0={plain}");
     let args = ["--add", &add, "--scale", "resid_post0=2", "--ablate", "resid_post0:pos=0"];
     check(&args, RESID, |_, at, value| if at[1] == 0 { at[2] as f64 } else { 2.0 * value + at[2] as f64 });

@@ -38,8 +38,18 @@ fn interventions_that_make_no_sense() {
 fn interventions_that_do_not_fit_the_model() {
     let folder = folder();
     let folder = folder.path();
-    run(1, folder, &["--ablate", "z0:head=2"], &["--ablate z0:head=2", "blocks.0.attn.hook_z", "2 heads, 0 to 1"]);
-    run(1, folder, &["--ablate", "resid_pre0:head=1"], &["blocks.0.hook_resid_pre", "no head axis", "[batch, pos, d_model]"]);
+    run(
+        1,
+        folder,
+        &["--ablate", "z0:head=2"],
+        &["--ablate z0:head=2", "blocks.0.attn.hook_z", "2 heads, 0 to 1"],
+    );
+    run(
+        1,
+        folder,
+        &["--ablate", "resid_pre0:head=1"],
+        &["blocks.0.hook_resid_pre", "no head axis", "[batch, pos, d_model]"],
+    );
     run(1, folder, &["--ablate", "z0:neuron=1"], &["no neuron axis"]);
     run(1, folder, &["--scale", "post1:neuron=20=2"], &["20 neurons, 0 to 19"]);
     run(1, folder, &["--ablate", "z0:pos=8"], &["`pos=8`", "positions are 0 to 7"]);
@@ -86,16 +96,29 @@ fn tokens_that_do_not_fit() {
         check(1, folder, &["run", &model, "--tokens", &file], said);
     };
     let tokens = |ids: &[i64]| Array::int(Dtype::I32, &[1, ids.len()], ids.iter().copied());
-    run("a.safetensors", &[("tokens", tokens(&[1, 37]))], &["token 37 at row 0, position 1", "vocabulary of 37"]);
+    run(
+        "a.safetensors",
+        &[("tokens", tokens(&[1, 37]))],
+        &["token 37 at row 0, position 1", "vocabulary of 37"],
+    );
     run("b.safetensors", &[("tokens", tokens(&[-1]))], &["token -1"]);
     run("c.safetensors", &[("ids", tokens(&[1]))], &["no tensor `tokens`", "`ids`"]);
     run("d.safetensors", &[("tokens", Array::f32(&[1, 2], [0.0, 1.0]))], &["f32", "expected i32 or i64"]);
     run("e.safetensors", &[("tokens", Array::int(Dtype::I64, &[2], [0, 1]))], &["shape [2]", "[batch, pos]"]);
     let mask = Array::int(Dtype::I32, &[1, 3], [1, 1, 1]);
-    run("f.safetensors", &[("tokens", tokens(&[1, 2])), ("attention_mask", mask)], &["attention_mask", "[1, 2]"]);
+    run(
+        "f.safetensors",
+        &[("tokens", tokens(&[1, 2])), ("attention_mask", mask)],
+        &["attention_mask", "[1, 2]"],
+    );
     let long: Vec<i64> = vec![1; 33];
     run("g.safetensors", &[("tokens", tokens(&long))], &["33 positions", "context is 32"]);
-    check(1, folder, &["run", &model, "--tokens", "absent.safetensors"], &["absent.safetensors", "No such file"]);
+    check(
+        1,
+        folder,
+        &["run", &model, "--tokens", "absent.safetensors"],
+        &["absent.safetensors", "No such file"],
+    );
     let config = fixture_file("gpt2", "config.json");
     check(1, folder, &["run", &model, "--tokens", &config], &["config.json"]);
 }
@@ -108,9 +131,24 @@ fn models_that_are_not_there() {
     check(1, folder, &["info", "./absent"], &["`./absent` is neither", "hint: MODEL is a folder"]);
     check(1, folder, &["info", "some/repository"], &["some/repository", "downloads are off"]);
     check(1, folder, &["info", "empty"], &["empty has no"]);
-    check(1, folder, &["info", &fixture_file("gpt2", "model.safetensors")], &["is a file", "give the folder"]);
-    check(1, folder, &["run", &fixture("gpt2"), "--prompt", "a"], &["has no tokenizer", "--tokens FILE.safetensors"]);
-    check(1, folder, &["info", &fixture("llama-gqa"), "--process", "center_writing_weights"], &["not valid", "--process default"]);
+    check(
+        1,
+        folder,
+        &["info", &fixture_file("gpt2", "model.safetensors")],
+        &["is a file", "give the folder"],
+    );
+    check(
+        1,
+        folder,
+        &["run", &fixture("gpt2"), "--prompt", "a"],
+        &["has no tokenizer", "--tokens FILE.safetensors"],
+    );
+    check(
+        1,
+        folder,
+        &["info", &fixture("llama-gqa"), "--process", "center_writing_weights"],
+        &["not valid", "--process default"],
+    );
 }
 
 #[test]
@@ -119,9 +157,19 @@ fn what_to_save() {
     let folder = folder.path();
     run(1, folder, &["--save", "absent/out.safetensors"], &["there is no folder absent"]);
     run(1, folder, &["--save", "o.safetensors", "--names", "pattern9"], &["the model has 2 layers"]);
-    run(1, folder, &["--save", "o.safetensors", "--names", "pattern1", "--stop-at-layer", "1"], &["--stop-at-layer 1"]);
+    run(
+        1,
+        folder,
+        &["--save", "o.safetensors", "--names", "pattern1", "--stop-at-layer", "1"],
+        &["--stop-at-layer 1"],
+    );
     run(1, folder, &["--save", "o.safetensors", "--stop-at-layer", "3"], &["stop_at_layer = 3", "2 layers"]);
-    run(1, folder, &["--save", "o.safetensors", "--stop-at-layer", "1", "--ablate", "z1"], &["blocks.1.attn.hook_z", "does not reach"]);
+    run(
+        1,
+        folder,
+        &["--save", "o.safetensors", "--stop-at-layer", "1", "--ablate", "z1"],
+        &["blocks.1.attn.hook_z", "does not reach"],
+    );
     run(1, folder, &["--save", "o.safetensors", "--pos", "8"], &["position 8"]);
     assert!(!folder.join("o.safetensors").exists(), "nothing is left behind");
 }
@@ -134,12 +182,17 @@ fn command_lines_that_make_no_sense() {
     check(2, folder, &["run", "demo", "--prompt", "a", "--tokens", "b"], &["cannot be used with"]);
     check(2, folder, &["run", "demo", "--prompt", "a", "--names", "z0"], &["--save"]);
     check(2, folder, &["run", "demo", "--promt", "a"], &["a similar argument exists: '--prompt'"]);
-    check(2, folder, &["rnu"], &["a similar subcommand exists: 'run'"]);
+    check(2, folder, &["generat"], &["a similar subcommand exists: 'generate'"]);
     check(2, folder, &["info", "demo", "--device", "vulcan"], &["did you mean vulkan"]);
     check(2, folder, &["info", "demo", "--dtype", "f8"], &["expected f64, f32, bf16 or f16"]);
     check(2, folder, &["info", "demo", "--process", "fold_nl"], &["did you mean fold_ln"]);
     check(2, folder, &["info", "demo", "--control", "rnd"], &["possible values: trained, random, shuffled"]);
-    check(2, folder, &["run", "demo", "--prompt", "a", "--save", "o.safetensors", "--pos", "a"], &["is not a slice"]);
+    check(
+        2,
+        folder,
+        &["run", "demo", "--prompt", "a", "--save", "o.safetensors", "--pos", "a"],
+        &["is not a slice"],
+    );
 }
 
 #[test]

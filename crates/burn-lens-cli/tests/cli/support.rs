@@ -171,17 +171,18 @@ pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// The fixture `gpt2` with a tokenizer whose words are `w0` to `w36`; `w1` is BOS and `w2` EOS.
+/// The fixture `gpt2` with a tokenizer whose words are `w0` to `w36`, but `<s>` (BOS) for 1 and
+/// `</s>` (EOS) for 2.
 pub(crate) fn model_with_words(folder: &Path) -> PathBuf {
     let model = folder.join("words");
     fs::create_dir(&model).unwrap();
     for file in ["config.json", "model.safetensors"] {
         fs::copy(fixture_file("gpt2", file), model.join(file)).unwrap();
     }
-    let vocab: BTreeMap<String, usize> = (0..37).map(|id| (format!("w{id}"), id)).collect();
+    let vocab: BTreeMap<String, i64> = (0..37).map(|id| (word(id), id)).collect();
     let added = [1, 2].map(|id| {
         json!({
-            "id": id, "content": format!("w{id}"), "single_word": false, "lstrip": false, "rstrip": false,
+            "id": id, "content": word(id), "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true,
         })
     });
@@ -191,8 +192,18 @@ pub(crate) fn model_with_words(folder: &Path) -> PathBuf {
         "pre_tokenizer": { "type": "Whitespace" },
         "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w0" },
     });
-    let config = json!({ "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "w1", "eos_token": "w2" });
+    let config =
+        json!({ "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": word(1), "eos_token": word(2) });
     fs::write(model.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     fs::write(model.join("tokenizer_config.json"), config.to_string()).unwrap();
     model
+}
+
+/// The text of a token of that model.
+pub(crate) fn word(id: i64) -> String {
+    match id {
+        1 => "<s>".to_owned(),
+        2 => "</s>".to_owned(),
+        id => format!("w{id}"),
+    }
 }

@@ -144,7 +144,12 @@ impl Attention {
         add(true, &[HookPoint::AttnScores(layer), HookPoint::AttnPattern(layer), HookPoint::AttnZ(layer)]);
     }
 
-    fn queries_keys_values(&self, hooks: &mut Hooks<'_>, layer: usize, input: AttentionInput) -> [Tensor<4>; 3] {
+    fn queries_keys_values(
+        &self,
+        hooks: &mut Hooks<'_>,
+        layer: usize,
+        input: AttentionInput,
+    ) -> [Tensor<4>; 3] {
         let [q_fork, k_fork, v_fork] = input.forks;
         let x = input.shared;
         let q = hooks.at(HookPoint::AttnQ(layer), self.q.forward(&x, q_fork, self.d_head));
@@ -152,11 +157,15 @@ impl Attention {
         let v = hooks.at(HookPoint::AttnV(layer), self.v.forward(&x, v_fork, self.d_head));
         let q = match &self.q_norm {
             None => q,
-            Some(norm) => norm.forward(hooks, [HookPoint::QNormScale(layer), HookPoint::QNormNormalized(layer)], q),
+            Some(norm) => {
+                norm.forward(hooks, [HookPoint::QNormScale(layer), HookPoint::QNormNormalized(layer)], q)
+            }
         };
         let k = match &self.k_norm {
             None => k,
-            Some(norm) => norm.forward(hooks, [HookPoint::KNormScale(layer), HookPoint::KNormNormalized(layer)], k),
+            Some(norm) => {
+                norm.forward(hooks, [HookPoint::KNormScale(layer), HookPoint::KNormNormalized(layer)], k)
+            }
         };
         match self.clip {
             None => [q, k, v],
@@ -266,4 +275,3 @@ impl Projection {
         }
     }
 }
-

@@ -113,7 +113,8 @@ fn build(
         for query in 0..queries {
             let start = hidden.len();
             hidden.extend(
-                (0..keys).map(|key| !(sees(first + query, key) && tokens.is_none_or(|tokens| tokens[row][key]))),
+                (0..keys)
+                    .map(|key| !(sees(first + query, key) && tokens.is_none_or(|tokens| tokens[row][key]))),
             );
             blind.push(hidden[start..].iter().all(|&hidden| hidden));
         }
@@ -121,7 +122,6 @@ fn build(
     let any_blind = blind.contains(&true);
     Some(Mask {
         hidden: Tensor::from_data(TensorData::new(hidden, [batch, 1, queries, keys]), device),
-        blind: any_blind
-            .then(|| Tensor::from_data(TensorData::new(blind, [batch, 1, queries, 1]), device)),
+        blind: any_blind.then(|| Tensor::from_data(TensorData::new(blind, [batch, 1, queries, 1]), device)),
     })
 }

@@ -106,7 +106,8 @@ impl Mlp {
         add(true, &[HookPoint::MlpPre(layer)]);
         add(mlp.kind == MlpKind::Gated, &[HookPoint::MlpPreLinear(layer)]);
         let inner_norm = mlp.kind == MlpKind::Plain && mlp.act_fn.has_inner_norm();
-        let points = [HookPoint::MlpMid(layer), HookPoint::MlpLnScale(layer), HookPoint::MlpLnNormalized(layer)];
+        let points =
+            [HookPoint::MlpMid(layer), HookPoint::MlpLnScale(layer), HookPoint::MlpLnNormalized(layer)];
         add(inner_norm, &points);
         add(true, &[HookPoint::MlpPost(layer)]);
     }

@@ -17,8 +17,8 @@ pub use rotary::{Pairing, Rotary, RotaryScaling};
 pub(crate) use attention::{Attention, AttentionInput, LayerKeyValues};
 pub(crate) use embed::{Embed, PosEmbed};
 pub(crate) use mask::{Masks, PositionIds};
-pub(crate) use rotary::RotaryTables;
 pub(crate) use mlp::Mlp;
+pub(crate) use rotary::RotaryTables;
 pub(crate) use unembed::Unembed;
 
 /// Where position enters a model.

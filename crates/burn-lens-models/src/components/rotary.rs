@@ -104,15 +104,17 @@ impl Rotary {
         match self.scaling {
             RotaryScaling::None => plain.collect(),
             RotaryScaling::Linear { factor } => plain.map(|inv| inv / factor).collect(),
-            RotaryScaling::NtkByParts { factor, low_freq_factor, high_freq_factor, original_context } => plain
-                .map(|inv| {
-                    let wavelength = 2.0 * PI / inv;
-                    let turns = original_context / wavelength;
-                    let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    let smooth = smooth.clamp(0.0, 1.0);
-                    (1.0 - smooth) * inv / factor + smooth * inv
-                })
-                .collect(),
+            RotaryScaling::NtkByParts { factor, low_freq_factor, high_freq_factor, original_context } => {
+                plain
+                    .map(|inv| {
+                        let wavelength = 2.0 * PI / inv;
+                        let turns = original_context / wavelength;
+                        let smooth = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                        let smooth = smooth.clamp(0.0, 1.0);
+                        (1.0 - smooth) * inv / factor + smooth * inv
+                    })
+                    .collect()
+            }
             RotaryScaling::Yarn { factor, beta_fast, beta_slow, original_context, truncate, .. } => {
                 let (low, high) = self.yarn_range(beta_fast, beta_slow, original_context, truncate);
                 plain
@@ -194,9 +196,8 @@ impl RotaryTable {
         let turned_second = second * self.cos.clone() + first * self.sin.clone();
         let turned = match self.pairing {
             Pairing::Halves => Tensor::cat(vec![turned_first, turned_second], 3),
-            Pairing::Adjacent => {
-                Tensor::stack::<5>(vec![turned_first, turned_second], 4).reshape([batch, pos, heads, self.dim])
-            }
+            Pairing::Adjacent => Tensor::stack::<5>(vec![turned_first, turned_second], 4)
+                .reshape([batch, pos, heads, self.dim]),
         };
         if self.dim == d_head {
             return turned;

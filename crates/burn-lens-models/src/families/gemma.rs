@@ -3,10 +3,7 @@
 //! Source: Gemma Team (2024); `modeling_gemma.py`, transformers.
 
 use super::{Architecture, llama};
-use crate::{
-    HfConfig, Layout, ModelConfig, ModelError, Param, Source,
-    components::ActFn,
-};
+use crate::{HfConfig, Layout, ModelConfig, ModelError, Param, Source, components::ActFn};
 
 /// What transformers assumes where the key is absent.
 const DEFAULT_KV_HEADS: usize = 16;
@@ -49,11 +46,9 @@ pub(super) fn source(config: &ModelConfig, param: Param) -> Source {
     let source = llama::source(config, param);
     let layout = match param {
         Param::Embed => Layout::Scaled((config.d_model as f64).sqrt()),
-        Param::Ln1W(_)
-        | Param::Ln2W(_)
-        | Param::Ln1PostW(_)
-        | Param::Ln2PostW(_)
-        | Param::LnFinalW => Layout::MinusOne,
+        Param::Ln1W(_) | Param::Ln2W(_) | Param::Ln1PostW(_) | Param::Ln2PostW(_) | Param::LnFinalW => {
+            Layout::MinusOne
+        }
         _ => source.layout,
     };
     Source { layout, ..source }

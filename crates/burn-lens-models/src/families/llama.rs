@@ -56,7 +56,12 @@ pub(super) fn base(
         d_vocab,
         d_vocab_out: d_vocab,
         attention: AttentionConfig { n_kv_heads, ..AttentionConfig::plain(n_heads, d_head, n_layers) },
-        mlp: Some(MlpConfig { d_mlp: hf.size("intermediate_size")?, act_fn, kind: MlpKind::Gated, bias: MlpBias::None }),
+        mlp: Some(MlpConfig {
+            d_mlp: hf.size("intermediate_size")?,
+            act_fn,
+            kind: MlpKind::Gated,
+            bias: MlpBias::None,
+        }),
         norm: NormConfig::plain(NormKind::Rms, hf.f64("rms_norm_eps")?, NormPlacement::Pre),
         positions: Positions::Rotary(hf.rotary(d_head, n_ctx, 1.0)?),
         layout: BlockLayout::Sequential,

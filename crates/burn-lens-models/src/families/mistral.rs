@@ -21,8 +21,11 @@ impl Architecture for Mistral {
         let n_kv_heads = hf.find_size("num_key_value_heads")?.unwrap_or(DEFAULT_KV_HEADS);
         let d_head = hf.find_size("head_dim")?.unwrap_or(hf.size("hidden_size")? / n_heads);
         let mut config = llama::base(hf, n_heads, n_kv_heads, d_head, hf.act_fn("hidden_act")?)?;
-        let window =
-            if hf.contains("sliding_window") { hf.find_size("sliding_window")? } else { Some(DEFAULT_WINDOW) };
+        let window = if hf.contains("sliding_window") {
+            hf.find_size("sliding_window")?
+        } else {
+            Some(DEFAULT_WINDOW)
+        };
         config.attention.windows = vec![window; config.n_layers];
         Ok(config)
     }

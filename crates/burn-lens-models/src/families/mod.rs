@@ -53,7 +53,8 @@ pub trait Architecture: Sync {
     /// Whether a tensor of the checkpoint is known to be of no use: buffers, a tied head.
     fn ignores(&self, config: &ModelConfig, name: &str) -> bool {
         let tied = self.source(config, Param::WU).name == self.source(config, Param::Embed).name;
-        let buffer = [".attn.bias", ".masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.attention.bias"];
+        let buffer =
+            [".attn.bias", ".masked_bias", ".attention.bias", ".rotary_emb.inv_freq", ".attn.attention.bias"];
         buffer.iter().any(|suffix| name.ends_with(suffix))
             || (tied && (name == "lm_head.weight" || name == "embed_out.weight"))
     }

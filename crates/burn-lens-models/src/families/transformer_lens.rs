@@ -109,7 +109,10 @@ impl Architecture for TransformerLens {
     fn ignores(&self, config: &ModelConfig, name: &str) -> bool {
         // Allocated whatever the positions are.
         let unused = name == "pos_embed.W_pos" && config.positions != Positions::Learned;
-        unused || [".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi"].iter().any(|end| name.ends_with(end))
+        unused
+            || [".mask", ".IGNORE", ".rotary_sin", ".rotary_cos", ".alibi"]
+                .iter()
+                .any(|end| name.ends_with(end))
     }
 }
 
@@ -462,7 +465,14 @@ fn scaling_json(scaling: &RotaryScaling) -> serde_json::Map<String, Value> {
             "NTK_by_parts_high_freq_factor": high_freq_factor,
             "NTK_original_ctx_len": original_context,
         }),
-        RotaryScaling::Yarn { factor, beta_fast, beta_slow, original_context, attention_factor, truncate } => {
+        RotaryScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            original_context,
+            attention_factor,
+            truncate,
+        } => {
             json!({
                 "use_yarn_rope": true,
                 "yarn_factor": factor,

@@ -18,11 +18,7 @@ pub(super) fn run(draft: &mut Draft) -> Result<(), ModelError> {
     let gated = draft.config.mlp.as_ref().is_some_and(|mlp| mlp.kind == MlpKind::Gated);
     let has_mlp = draft.config.mlp.is_some();
     for l in 0..draft.config.n_layers {
-        let qkv = [
-            (Param::WQ(l), Param::BQ(l)),
-            (Param::WK(l), Param::BK(l)),
-            (Param::WV(l), Param::BV(l)),
-        ];
+        let qkv = [(Param::WQ(l), Param::BQ(l)), (Param::WK(l), Param::BK(l)), (Param::WV(l), Param::BV(l))];
         fold(draft, kind, Param::Ln1W(l), Param::Ln1B(l), &qkv)?;
         if has_mlp {
             let both = [(Param::WIn(l), Param::BIn(l)), (Param::WGate(l), Param::BGate(l))];
@@ -41,7 +37,13 @@ pub(super) fn run(draft: &mut Draft) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn fold(draft: &mut Draft, kind: NormKind, w: Param, b: Param, readers: Readers<'_>) -> Result<(), ModelError> {
+fn fold(
+    draft: &mut Draft,
+    kind: NormKind,
+    w: Param,
+    b: Param,
+    readers: Readers<'_>,
+) -> Result<(), ModelError> {
     if kind == NormKind::None {
         return Ok(());
     }

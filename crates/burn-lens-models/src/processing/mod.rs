@@ -83,14 +83,14 @@ impl Step {
                 config.logits_soft_cap.is_some(),
                 "its logits are soft-capped, so a constant added to all of them changes probabilities",
             ),
-            Self::FoldValueBiases => because(
-                config.attention.sinks,
-                "with attention sinks pattern rows do not sum to 1",
-            )
-            .or(because(
-                config.attention.clip_qkv.is_some(),
-                "its values are clipped after the bias is added",
-            )),
+            Self::FoldValueBiases => {
+                because(config.attention.sinks, "with attention sinks pattern rows do not sum to 1").or(
+                    because(
+                        config.attention.clip_qkv.is_some(),
+                        "its values are clipped after the bias is added",
+                    ),
+                )
+            }
             Self::RefactorFactoredAttnMatrices => because(
                 matches!(config.positions, crate::components::Positions::Rotary(_)),
                 "rotary positions act between W_Q and W_K",
@@ -103,10 +103,7 @@ impl Step {
                 config.attention.n_heads != config.attention.n_kv_heads,
                 "grouped heads share their keys and values",
             ))
-            .or(because(
-                config.attention.sinks,
-                "with attention sinks pattern rows do not sum to 1",
-            )),
+            .or(because(config.attention.sinks, "with attention sinks pattern rows do not sum to 1")),
         }
     }
 }

@@ -55,7 +55,9 @@ fn refactor_qk(draft: &mut Draft, l: usize) -> Result<(), ModelError> {
     draft.config.attention.qkv_bias = true;
     if !draft.params.contains(Param::BV(l)) {
         let w_v: Tensor<2> = draft.params.get(Param::WV(l))?;
-        draft.params.insert(Param::BV(l), Tensor::<1>::zeros([n_heads * d_head], (&w_v.device(), w_v.dtype())));
+        draft
+            .params
+            .insert(Param::BV(l), Tensor::<1>::zeros([n_heads * d_head], (&w_v.device(), w_v.dtype())));
     }
     Ok(())
 }

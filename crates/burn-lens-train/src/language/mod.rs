@@ -14,6 +14,7 @@
 
 mod brackets;
 mod evaluation;
+mod start;
 mod facts;
 mod filler;
 mod indirect_object;
@@ -22,14 +23,10 @@ mod repeats;
 mod rows;
 mod vocabulary;
 
-use burn::tensor::{Device, Tensor, TensorData};
 use burn_lens_models::{
-    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement, Param,
-    Parameters,
+    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement,
     components::{ActFn, NormKind, Positions},
-    random_parameters,
 };
-use burn_lens_tensor::FloatType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -38,6 +35,7 @@ use crate::TrainConfig;
 pub use evaluation::{Evaluation, InductionScore, TaskScore, evaluate};
 pub use piece::Piece;
 pub use rows::Language;
+pub use start::demo_parameters;
 pub use vocabulary::{BOS, Vocabulary};
 
 /// What the loss of a token counts.
@@ -59,7 +57,7 @@ static WEIGHT: std::sync::LazyLock<Weights> = std::sync::LazyLock::new(|| Weight
     indirect_object: tmp("IOI", 3.0) as f32,
     fact: 1.0,
     bracket: 1.0,
-    repeat: tmp("REPW", 0.5) as f32,
+    repeat: tmp("REPW", 0.7) as f32,
 });
 pub(crate) fn tmp(name: &str, default: f64) -> f64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
@@ -127,30 +125,6 @@ pub fn demo_config(words: &Vocabulary) -> ModelConfig {
         tied: false,
         default_prepend_bos: true,
     }
-}
-
-/// What its training starts from: random weights, but positions are sinusoids, as in Vaswani et
-/// al. (2017). A head that looks one position back is then a rotation, and is learned much
-/// sooner; the positions are trained on like any other weight.
-#[must_use]
-pub fn demo_parameters(config: &ModelConfig, seed: u64, device: &Device) -> Parameters {
-    /// As large as a random embedding.
-    #[allow(non_snake_case)] let AMPLITUDE: f32 = tmp("AMP", 0.12) as f32;
-    /// The slowest wave, in radians per position.
-    const SLOWEST: f32 = 0.01;
-    let (n_ctx, d_model) = (config.n_ctx, config.d_model);
-    let wave = |index: usize| {
-        let (pos, axis) = ((index / d_model) as f32, index % d_model);
-        let angle = pos * SLOWEST.powf((axis / 2) as f32 / (d_model / 2) as f32);
-        AMPLITUDE * if axis.is_multiple_of(2) { angle.sin() } else { angle.cos() }
-    };
-    let waves: Vec<f32> = (0..n_ctx * d_model).map(wave).collect();
-    let mut params = random_parameters(config, seed, device, FloatType::F32);
-    if let Some(w_e) = params.find::<2>(Param::Embed) {
-        params.insert(Param::WU, burn_lens_tensor::numeric::contiguous(w_e.transpose()));
-    }
-    params.insert(Param::PosEmbed, Tensor::<2>::from_data(TensorData::new(waves, [n_ctx, d_model]), device));
-    params
 }
 
 /// How the demonstration model is trained.

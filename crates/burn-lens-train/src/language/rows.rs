@@ -18,7 +18,7 @@ pub struct Language {
 const SHAPES: [[usize; 2]; 4] = [[12, 128], [32, 48], [32, 48], [32, 48]];
 
 /// The share of rows that are repeated random words.
-const REPEATS: f64 = 0.4;
+
 
 impl Language {
     /// The language, drawn from a seed.
@@ -61,7 +61,10 @@ impl Language {
             row.weights.extend(piece.weights);
             row.tokens.len() < pos
         };
-        if rng.random_bool(super::tmp("REP", REPEATS)) {
+        let kind = rng.random_range(0..100);
+        if kind < (super::tmp("PHR", 25.0) as i32) {
+            append(repeats::phrases(&self.words, pos - 1, rng));
+        } else if kind < (super::tmp("REP", 50.0) as i32) {
             let lengths = repeats::lengths(pos - 1, rng);
             append(repeats::piece(&self.words, lengths, rng));
         } else {

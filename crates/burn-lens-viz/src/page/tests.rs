@@ -38,7 +38,8 @@ fn hostile_text_is_inert_everywhere() {
 
 #[test]
 fn a_page_needs_nothing_else() {
-    let html = page(Section::new("A", "b").attention(attention(2, vec![vec![vec![1.0, 0.0, 0.5, 0.5]]]))).unwrap();
+    let html =
+        page(Section::new("A", "b").attention(attention(2, vec![vec![vec![1.0, 0.0, 0.5, 0.5]]]))).unwrap();
     let html = html.replace("http://www.w3.org/2000/svg", ""); // a name, not an address
     for forbidden in ["http:", "https:", "src=", "@import", "<link", "url("] {
         assert!(!html.contains(forbidden), "{forbidden}");
@@ -53,7 +54,8 @@ fn rendering_twice_gives_the_same_bytes() {
 
 #[test]
 fn a_causal_pattern_is_sent_without_its_empty_half() {
-    let data = attention(3, vec![vec![vec![1.0, 9.0, 9.0, 0.5, 0.5, 9.0, 0.2, 0.3, 0.500_04]]]).data("A").unwrap();
+    let data =
+        attention(3, vec![vec![vec![1.0, 9.0, 9.0, 0.5, 0.5, 9.0, 0.2, 0.3, 0.500_04]]]).data("A").unwrap();
     assert_eq!(data.layers[0][0], [1.0, 0.5, 0.5, 0.2, 0.3, 0.5]);
 }
 
@@ -62,14 +64,18 @@ fn what_does_not_fit_is_refused() {
     let refused = |attention: Attention| page(Section::new("A", "").attention(attention)).unwrap_err();
     assert!(matches!(refused(attention(2, vec![vec![vec![0.0; 3]]])), VizError::MatrixSize { found: 3, .. }));
     let uneven = vec![vec![vec![0.0; 4]; 2], vec![vec![0.0; 4]]];
-    assert!(matches!(refused(attention(2, uneven)), VizError::HeadCount { layer: 1, expected: 2, found: 1, .. }));
+    assert!(matches!(
+        refused(attention(2, uneven)),
+        VizError::HeadCount { layer: 1, expected: 2, found: 1, .. }
+    ));
     assert!(matches!(refused(attention(0, vec![vec![vec![]]])), VizError::Empty { .. }));
     assert!(matches!(refused(attention(1, vec![])), VizError::Empty { .. }));
     let nan = attention(1, vec![vec![vec![f64::NAN]]]);
     assert!(matches!(refused(nan), VizError::NotFinite { .. }));
     let absent = Attention { first: (0, 1), ..attention(1, vec![vec![vec![1.0]]]) };
     assert!(matches!(refused(absent), VizError::NoSuchHead { head: 1, heads: 1, .. }));
-    let table = Section::new("A", "").table(vec![Column::text("a"), Column::number("b")], vec![vec!["1".to_owned()]]);
+    let table =
+        Section::new("A", "").table(vec![Column::text("a"), Column::number("b")], vec![vec!["1".to_owned()]]);
     assert!(matches!(page(table).unwrap_err(), VizError::RowLength { expected: 2, found: 1, .. }));
     let bar = Bar { label: String::new(), value: f64::INFINITY, text: String::new(), strong: false };
     assert!(matches!(page(Section::new("A", "").bars(vec![bar])).unwrap_err(), VizError::NotFinite { .. }));

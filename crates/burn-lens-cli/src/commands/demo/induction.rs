@@ -77,14 +77,24 @@ impl Induction {
             .collect();
         let attention_mask = rows.iter().map(|row| vec![1; row.len()]).collect();
         let ids = Tokens::new(TokenBatch { ids: rows, attention_mask }, &lens.model.device());
-        let (_, cache) =
-            lens.model.run_with_cache(&ids.input(), &ids.options(), &CacheOptions::names([Patterns::NAMES]))?;
+        let (_, cache) = lens.model.run_with_cache(
+            &ids.input(),
+            &ids.options(),
+            &CacheOptions::names([Patterns::NAMES]),
+        )?;
         let mut scores = vec![vec![0.0; config.attention.n_heads]; config.n_layers];
         for row in 0..ROWS {
             add_scores(&mut scores, &Patterns::of_row(&cache, config, row)?, start, half);
         }
         let tokens = tokenizer.to_str_tokens(&ids.batch.ids[0], None)?.into_iter().map(|token| token.text);
-        Ok(Self { tokens: tokens.collect(), patterns: Patterns::of(&cache, config)?, scores, ids, half, start })
+        Ok(Self {
+            tokens: tokens.collect(),
+            patterns: Patterns::of(&cache, config)?,
+            scores,
+            ids,
+            half,
+            start,
+        })
     }
 
     /// Heads with their scores, the highest first.
@@ -155,7 +165,9 @@ fn add_scores(scores: &mut [Vec<f64>], patterns: &Patterns, start: usize, half: 
 fn words(tokenizer: &Tokenizer, d_vocab: usize) -> Vec<i64> {
     let special = [tokenizer.bos(), tokenizer.eos(), tokenizer.pad(), tokenizer.unk()];
     let size = tokenizer.vocab_size().min(d_vocab) as i64;
-    (0..size).filter(|&id| !special.contains(&Some(id)) && tokenizer.to_single_str_token(id).is_ok()).collect()
+    (0..size)
+        .filter(|&id| !special.contains(&Some(id)) && tokenizer.to_single_str_token(id).is_ok())
+        .collect()
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f64>, CliError> {

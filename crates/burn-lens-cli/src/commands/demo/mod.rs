@@ -7,12 +7,12 @@ mod prompt;
 use anstream::{AutoStream, ColorChoice};
 use burn_lens::{
     DEMO, Pretrained,
-    hooks::{Hook, HookContext},
     burn::tensor::Tensor,
+    hooks::{Hook, HookContext},
     io::write_atomically,
 };
 use burn_lens_viz::{HeatMap, Palette};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     args::DemoArgs,
@@ -127,7 +127,8 @@ fn report(findings: &Findings) -> Result<Report, CliError> {
 
     report.heading("Induction heads");
     report.line(induction.explanation());
-    let rows: Vec<Vec<String>> = induction.ranked().into_iter().take(8).map(|(head, score)| score_row(head, score)).collect();
+    let rows: Vec<Vec<String>> =
+        induction.ranked().into_iter().take(8).map(|(head, score)| score_row(head, score)).collect();
     report.text.push_str(&table(&[("head", Align::Left), ("score", Align::Right), ("", Align::Left)], &rows));
 
     report.heading(format!("What {} attends to", induction.best()));
@@ -147,9 +148,17 @@ fn report(findings: &Findings) -> Result<Report, CliError> {
         vec![ablation.label(), format!("{loss:.3}"), format!("{logit_difference:+.3}"), percent(*probability)]
     };
     report.text.push_str(&table(&columns, &ablations.iter().map(row).collect::<Vec<_>>()));
-    report.line(format_args!("{DIM}logit difference and probability are those of {:?} after the prompt above{DIM:#}", prompt.right));
+    report.line(format_args!(
+        "{DIM}logit difference and probability are those of {:?} after the prompt above{DIM:#}",
+        prompt.right
+    ));
 
-    report.json = json!({
+    report.json = json(findings);
+    Ok(report)
+}
+
+fn json(Findings { prompt, induction, ablations }: &Findings) -> Value {
+    json!({
         "prompt": prompt::TEXT,
         "next": prompt.next,
         "logit_difference": ablations[0].logit_difference,
@@ -164,8 +173,7 @@ fn report(findings: &Findings) -> Result<Report, CliError> {
             "logit_difference": ablation.logit_difference,
             "probability": ablation.probability,
         })).collect::<Vec<_>>(),
-    });
-    Ok(report)
+    })
 }
 
 fn score_row(head: Head, score: f64) -> Vec<String> {

@@ -36,7 +36,8 @@ fn next_token(findings: &Findings) -> Section {
     let prompt = &findings.prompt;
     let token = |text: &String| Token { text: text.clone(), ..Token::default() };
     let row = |next: &crate::next_tokens::NextToken| {
-        let token = next.token.as_ref().map_or_else(|| format!("#{}", next.id), |text| burn_lens_viz::visible(text));
+        let token =
+            next.token.as_ref().map_or_else(|| format!("#{}", next.id), |text| burn_lens_viz::visible(text));
         vec![token, format!("{:.3}", next.logit), percent(next.probability)]
     };
     Section::new("What comes next?", &prompt.verdict())

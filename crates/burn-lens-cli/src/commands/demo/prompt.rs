@@ -53,11 +53,17 @@ impl Prompt {
             // One token with its space, where the tokenizer keeps spaces.
             let spaced = tokenizer.to_single_token(&format!(" {name}"));
             let id = spaced.or_else(|_| tokenizer.to_single_token(name))?;
-            Ok::<_, CliError>((usize::try_from(id).unwrap_or_default(), tokenizer.to_single_str_token(id)?.text))
+            Ok::<_, CliError>((
+                usize::try_from(id).unwrap_or_default(),
+                tokenizer.to_single_str_token(id)?.text,
+            ))
         };
         let [(right, right_text), (wrong, wrong_text)] = [name(NAMES[0])?, name(NAMES[1])?];
-        let (output, cache) =
-            lens.model.run_with_cache(&ids.input(), &ids.options(), &CacheOptions::names([Patterns::NAMES]))?;
+        let (output, cache) = lens.model.run_with_cache(
+            &ids.input(),
+            &ids.options(),
+            &CacheOptions::names([Patterns::NAMES]),
+        )?;
         let logits = last(output.into_logits()?)?;
         let tokens = tokenizer.to_str_tokens(&ids.batch.ids[0], None)?.into_iter().map(|token| token.text);
         Ok(Self {
@@ -75,7 +81,8 @@ impl Prompt {
     /// How the model answers with one head set to zero.
     pub(super) fn answer(&self, lens: &Pretrained, ablated: Option<Head>) -> Result<Answer, CliError> {
         let Some(head) = ablated else { return Ok(self.answer) };
-        let output = lens.model.run_with_hooks(&self.ids.input(), &self.ids.options(), vec![head.ablation()])?;
+        let output =
+            lens.model.run_with_hooks(&self.ids.input(), &self.ids.options(), vec![head.ablation()])?;
         Ok(Answer::of(&last(output.into_logits()?)?, self.names))
     }
 
