@@ -17,7 +17,7 @@ use crate::edits::{Ablation, Addition, Scaling};
 
 /// Mechanistic interpretability of transformers: load a model, look at every activation, change any.
 #[derive(Debug, Parser)]
-#[command(name = "burn-lens", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "burn-lens", version, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -70,7 +70,7 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: FloatType,
     /// Weight processing: none, default (TransformerLens's steps, those that are valid), or steps
     /// such as `fold_ln,center_unembed`
-    #[arg(long, default_value = "none", value_name = "STEPS")]
+    #[arg(verbatim_doc_comment, long, default_value = "none", value_name = "STEPS")]
     pub(crate) process: Process,
     /// Replace the weights by ones that learnt nothing, to compare with
     #[arg(long, default_value = "trained", value_name = "KIND", value_parser = control())]
@@ -142,12 +142,16 @@ pub(crate) struct EditArgs {
     /// The tensor is as long as the activation's last axis, and is added at every place chosen; or
     /// it has the shape of what was chosen, where axes on the left may be left out or have length
     /// 1. TENSOR may be left out where the file holds only one.
-    #[arg(long, value_name = "NAME[:head=,pos=,neuron=]=FILE.safetensors[:TENSOR][*FACTOR]")]
+    #[arg(
+        verbatim_doc_comment,
+        long,
+        value_name = "NAME[:head=,pos=,neuron=]=FILE.safetensors[:TENSOR][*FACTOR]"
+    )]
     pub(crate) add: Vec<Addition>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = GENERATE_HELP)]
+#[command(after_help = GENERATE_HELP, override_usage = GENERATE_USAGE)]
 pub(crate) struct GenerateArgs {
     /// A folder, a name on the hub, or `demo`
     #[arg(value_name = "MODEL")]
@@ -198,7 +202,7 @@ positions count from the end of the prompt, so pos=-1 is its last token, and an 
 pos=-1: goes on into everything new. Without pos, an intervention applies to prompt and new tokens.";
 
 #[derive(Debug, Args)]
-#[command(after_help = RUN_HELP, group = ArgGroup::new("input").args(["prompt", "tokens"]).required(true))]
+#[command(after_help = RUN_HELP, override_usage = RUN_USAGE, group = ArgGroup::new("input").args(["prompt", "tokens"]).required(true))]
 pub(crate) struct RunArgs {
     /// A folder, a name on the hub, or `demo`
     #[arg(value_name = "MODEL")]
@@ -214,14 +218,14 @@ pub(crate) struct RunArgs {
     pub(crate) save: Option<PathBuf>,
     /// Which activations to save; all that always fire if not given. Short names (pattern3) and
     /// globs (`'blocks.*.attn.hook_z'`)
-    #[arg(long, value_name = "GLOB", num_args = 1.., requires = "save")]
+    #[arg(verbatim_doc_comment, long, value_name = "GLOB", num_args = 1.., requires = "save")]
     pub(crate) names: Vec<String>,
     /// Run this many blocks only (0: the embedding); negative from the end. No logits then
     #[arg(long, value_name = "N", allow_negative_numbers = true, requires = "save")]
     pub(crate) stop_at_layer: Option<isize>,
     /// Save these positions only: -1, 2:7 or 0,4; destinations for scores and pattern. Tokens and
     /// logits are saved in full
-    #[arg(long, value_name = "SLICE", allow_hyphen_values = true, requires = "save")]
+    #[arg(verbatim_doc_comment, long, value_name = "SLICE", allow_hyphen_values = true, requires = "save")]
     pub(crate) pos: Option<Slice>,
     /// Whether each prompt starts with the beginning-of-sequence token; the model's rule if not given
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
@@ -231,6 +235,10 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }
+
+// MODEL first: behind `--prompt TEXT…` it would be one more text.
+const RUN_USAGE: &str = "burn-lens run <MODEL> <--prompt <TEXT>...|--tokens <FILE.safetensors>> [OPTIONS]";
+const GENERATE_USAGE: &str = "burn-lens generate <MODEL> --prompt <TEXT>... [OPTIONS]";
 
 const RUN_HELP: &str = "\
 The file holds `tokens` (i32 [batch, pos]), `attention_mask` where prompts were padded, `logits`, and

@@ -17,6 +17,7 @@ mod hook_point;
 mod hooks;
 mod model;
 mod registry;
+mod run;
 mod selector;
 
 pub use act_name::{get_act_name, parse_act_name};
@@ -26,6 +27,7 @@ pub use error::RunError;
 pub use hook::{ContextValues, Hook, HookContext};
 pub use hook_point::{HookPoint, UnknownHook};
 pub use hooks::Hooks;
-pub use model::{CacheOptions, HookedModel, Input, Metric, ModelDims, Output, ReturnType, RunOptions};
+pub use model::HookedModel;
 pub use registry::{HookId, HookRegistry, HookScope};
+pub use run::{CacheOptions, Input, Metric, ModelDims, Output, ReturnType, RunOptions};
 pub use selector::{Firing, Selector};

@@ -19,6 +19,7 @@ mod families;
 mod forward;
 mod generate;
 mod hf_config;
+mod hf_rope;
 mod kv_cache;
 mod loss;
 mod params;

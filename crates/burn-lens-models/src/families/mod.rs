@@ -1,5 +1,6 @@
 //! The architectures that burn-lens loads: one file and one line of [`ARCHITECTURES`] each.
 
+mod export;
 mod gemma;
 mod gemma2;
 mod gpt2;
@@ -20,7 +21,7 @@ use burn_lens_tensor::nearest;
 
 use crate::{HfConfig, ModelConfig, ModelError, Param, Source};
 
-pub use transformer_lens::{export, to_config_json};
+pub use export::{export, to_config_json};
 
 /// How checkpoints of one class become a model.
 pub trait Architecture: Sync {
