@@ -80,19 +80,25 @@ pub fn parse_act_name(
     layer_type: Option<&str>,
     n_layers: usize,
 ) -> Result<HookPoint, UnknownHook> {
-    let unknown = |layer: isize| UnknownHook {
-        name: get_act_name(name, Some(layer), layer_type),
-        nearest: vec![get_act_name(name, Some(n_layers.saturating_sub(1).cast_signed()), layer_type)],
+    let outside = |full: String| {
+        let last = n_layers.saturating_sub(1);
+        let parts: Vec<&str> = full.splitn(3, '.').collect();
+        let nearest = match parts[..] {
+            ["blocks", _, rest] => vec![format!("blocks.{last}.{rest}")],
+            _ => Vec::new(),
+        };
+        UnknownHook { name: full, nearest }
     };
     let layer = match layer {
         Some(layer) if layer < 0 => {
-            Some(n_layers.checked_sub(layer.unsigned_abs()).ok_or_else(|| unknown(layer))?.cast_signed())
+            let at = n_layers.checked_sub(layer.unsigned_abs());
+            Some(at.ok_or_else(|| outside(get_act_name(name, Some(layer), layer_type)))?.cast_signed())
         }
         other => other,
     };
     let point: HookPoint = get_act_name(name, layer, layer_type).parse()?;
     match point.layer() {
-        Some(layer) if layer >= n_layers => Err(unknown(layer.cast_signed())),
+        Some(layer) if layer >= n_layers => Err(outside(point.to_string())),
         _ => Ok(point),
     }
 }
@@ -136,5 +142,8 @@ mod tests {
         assert!(parse_act_name("k", Some(4), None, 4).is_err());
         assert_eq!(parse_act_name("k", Some(-1), None, 4), Ok(HookPoint::AttnK(3)));
         assert!(parse_act_name("k", Some(-5), None, 4).is_err());
+        let beyond = parse_act_name("blocks.9.hook_resid_pre", None, None, 4).unwrap_err();
+        assert_eq!(beyond.name, "blocks.9.hook_resid_pre");
+        assert_eq!(beyond.nearest, ["blocks.3.hook_resid_pre"]);
     }
 }

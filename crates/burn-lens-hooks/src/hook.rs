@@ -129,6 +129,11 @@ impl<'a> Hook<'a> {
 
     /// Replaces that gradient by what `f` returns; everything earlier in the model sees the
     /// replacement.
+    ///
+    /// # Panics
+    ///
+    /// In a backward pass that the caller starts, if `f` takes or returns another rank or shape;
+    /// where the library runs it (`CacheOptions::incl_bwd`) that is an error.
     pub fn edit_grad<T: TypedTensor>(
         at: impl Into<Selector>,
         f: impl Fn(T, HookPoint) -> T + Send + Sync + 'static,

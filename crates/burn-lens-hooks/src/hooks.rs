@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use burn_lens_tensor::{AnyTensor, FloatType, Slice, TypedTensor, burn::tensor::Device, grad_hook};
+use burn_lens_tensor::{
+    AnyTensor, FloatType, Slice, SliceError, TypedTensor, burn::tensor::Device, grad_hook,
+};
 use indexmap::IndexMap;
 
 use crate::{
@@ -265,15 +267,21 @@ impl<'a> Hooks<'a> {
             return None;
         }
         let error = Arc::clone(&self.grad_error);
+        // Where the backward pass is the caller's own, nobody is left to take an error.
+        let ours = sink.is_some() || self.grads.is_some();
+        let report = move |failure: RunError| {
+            assert!(ours, "{failure}");
+            error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        };
         let on_grad = move |mut grad: AnyTensor| {
             for hook in &hooks {
                 match hook(point, grad.clone()) {
                     Ok(None) => {}
                     Ok(Some(edited)) => match check_replacement(point, &grad, &edited) {
                         Ok(()) => grad = edited,
-                        Err(failure) => note(&error, failure),
+                        Err(failure) => report(failure),
                     },
-                    Err(source) => note(&error, RunError::HookRank { point, source }),
+                    Err(source) => report(RunError::HookRank { point, source }),
                 }
             }
             if let Some(sink) = &sink {
@@ -283,10 +291,6 @@ impl<'a> Hooks<'a> {
         };
         Some(with_grad_hook(x.clone(), on_grad))
     }
-}
-
-fn note(slot: &Mutex<Option<RunError>>, error: RunError) {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
 }
 
 fn with_grad_hook(x: AnyTensor, f: impl Fn(AnyTensor) -> AnyTensor + Send + Sync + 'static) -> AnyTensor {
@@ -321,11 +325,20 @@ impl Sink {
         }
     }
 
+    /// The positions to keep, copied: a view would keep the whole activation alive.
+    fn positions(&self, x: AnyTensor, axis: usize) -> Result<AnyTensor, SliceError> {
+        if self.pos_slice == Slice::All {
+            return Ok(x);
+        }
+        let kept = self.pos_slice.resolve(x.shape()[axis])?.to_vec();
+        x.slice_axis(axis, &Slice::List(kept.into_iter().map(usize::cast_signed).collect()))
+    }
+
     /// `x` sliced, cast and moved as the options ask, off the autodiff graph.
     pub(crate) fn prepared(&self, point: HookPoint, x: AnyTensor) -> Result<AnyTensor, RunError> {
         let mut x = x.detach();
         if let Some(axis) = point.pos_axis() {
-            x = x.slice_axis(axis, &self.pos_slice).map_err(|source| RunError::Slice { point, source })?;
+            x = self.positions(x, axis).map_err(|source| RunError::Slice { point, source })?;
         }
         if let Some(dtype) = self.dtype {
             x = x.cast(dtype);

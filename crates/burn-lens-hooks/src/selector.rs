@@ -62,7 +62,8 @@ impl Firing {
                 nearest: Vec::new(),
             });
         }
-        let layers = all.clone().filter_map(|point| point.layer()).max().map_or(0, |last| last + 1);
+        let every = all.clone().chain(&self.unreached);
+        let layers = every.filter_map(|point| point.layer()).max().map_or(0, |last| last + 1);
         let reason = match point.layer() {
             Some(layer) if layer >= layers => format!("the model has {layers} layers"),
             _ => "this model computes no such activation".to_owned(),
@@ -102,9 +103,11 @@ fn resolve_glob(text: &str, firing: &Firing) -> Result<Vec<HookPoint>, RunError>
         .build()
         .map_err(|error| RunError::Pattern { pattern: text.to_owned(), reason: error.kind().to_string() })?
         .compile_matcher();
+    // `blocks.*.attn.hook_{z,result}` and `*hook_result` name the hook; `blocks.*` does not.
+    let last = text.rsplit('.').next().unwrap_or(text);
     let spelt_out = |point: HookPoint| {
         let name = point.kind_name();
-        text.contains(name.rsplit('.').next().unwrap_or(name))
+        !last.contains(['*', '?', '[']) || text.contains(name.rsplit('.').next().unwrap_or(name))
     };
     choose_from(firing, text, |point| glob.is_match(point.to_string()), spelt_out)
 }

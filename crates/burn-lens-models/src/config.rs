@@ -236,9 +236,12 @@ impl ModelConfig {
         if !(attention.scale.is_finite() && attention.scale > 0.0) {
             return bad("attention scale", "a positive number".to_owned(), attention.scale.to_string());
         }
-        const MOST_LAYERS: usize = 100_000;
-        if self.n_layers > MOST_LAYERS {
-            return bad("number of layers", format!("at most {MOST_LAYERS}"), self.n_layers.to_string());
+        let gated = |mlp: &MlpConfig| mlp.kind == MlpKind::Gated && mlp.act_fn.has_inner_norm();
+        if self.mlp.as_ref().is_some_and(gated) {
+            return bad("act_fn", "one without a norm, in a gated MLP".to_owned(), "solu_ln".to_owned());
+        }
+        if self.n_layers == 0 || attention.n_heads == 0 || attention.d_head == 0 || self.d_model == 0 {
+            return bad("sizes", "at least one layer, head and dimension".to_owned(), "0".to_owned());
         }
         Ok(())
     }

@@ -39,6 +39,9 @@ impl HookedTransformer {
         mut past: Option<&mut KvCache>,
     ) -> Result<Output, RunError> {
         let layers = self.layers(input, options)?;
+        if let Some(past) = &past {
+            past.check(self.config.n_layers, input.batch_pos()[0])?;
+        }
         let offset = past.as_ref().map_or(0, |past| past.len());
         self.check_input(input, offset)?;
         let pass = self.pass(input, options, past.as_deref_mut(), offset)?;
@@ -98,6 +101,16 @@ impl HookedTransformer {
         if offset + pos > self.config.n_ctx {
             return Err(RunError::TooLong { pos: offset + pos, n_ctx: self.config.n_ctx });
         }
+        let device = match input {
+            Input::Tokens(tokens) => tokens.device(),
+            Input::Embeds(x) | Input::Resid(x) => x.device(),
+        };
+        if !same_hardware(&device, &self.device) {
+            return Err(RunError::Options(format!(
+                "the input is on {device:?}, but the model is on {:?}",
+                self.device
+            )));
+        }
         match input {
             Input::Tokens(tokens) => check_tokens(tokens, self.config.d_vocab),
             Input::Embeds(x) | Input::Resid(x) if x.dims()[2] != self.config.d_model => {
@@ -107,6 +120,11 @@ impl HookedTransformer {
                     found: x.dims().to_vec(),
                 })
             }
+            Input::Embeds(x) | Input::Resid(x) if x.dtype() != self.dtype => Err(RunError::Options(format!(
+                "the input is of {:?}, but the model computes in {:?}",
+                x.dtype(),
+                self.dtype
+            ))),
             _ => Ok(()),
         }
     }
@@ -200,6 +218,15 @@ impl HookedTransformer {
                 });
             }
             check_tokens(tokens, d_vocab_out)?;
+            if let Some(mask) = &options.attention_mask {
+                let mask = read_mask(mask, batch, pos)?;
+                if !mask.iter().any(|row| row.windows(2).any(|pair| pair[0] && pair[1])) {
+                    return Err(RunError::Options(
+                        "the attention mask leaves no pair of neighboring tokens to take a loss of"
+                            .to_owned(),
+                    ));
+                }
+            }
             let per_token = loss::per_token(logits.clone(), tokens.clone());
             output.loss = Some(loss::mean(per_token.clone(), options.attention_mask.as_ref()));
             output.loss_per_token = options.loss_per_token.then_some(per_token);
@@ -235,7 +262,7 @@ fn read_ints(tensor: &Tensor<2, Int>) -> Result<Vec<i64>, RunError> {
     tensor.try_to_vec_as::<i64>().map_err(|error| RunError::Device(format!("{error:?}")))
 }
 
-/// Where inputs are expected.
+/// Whether two devices are the same one, autodiff aside.
 #[must_use]
 pub(crate) fn same_hardware(a: &Device, b: &Device) -> bool {
     a.clone().without_autodiff() == b.clone().without_autodiff()

@@ -16,6 +16,8 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Tokens that end a prompt's continuation (they are part of it).
     pub eos: Vec<i64>,
+    /// Whether they do; if not, `eos` is not looked at.
+    pub stop_at_eos: bool,
     /// Compute each position once. Off, every step runs the whole text again, and hooks see it
     /// whole; the tokens are the same.
     pub use_past_kv_cache: bool,
@@ -29,6 +31,7 @@ impl Default for GenerateOptions {
             max_new_tokens: 10,
             sampling: Sampling::default(),
             eos: Vec::new(),
+            stop_at_eos: true,
             use_past_kv_cache: true,
             seed: 0,
         }
@@ -64,7 +67,7 @@ pub type StopCheck<'a> = dyn FnMut(usize, &[i64]) -> bool + 'a;
 ///
 /// Prompts of different lengths are padded on the left; a prompt's continuation is the same
 /// alone and in any batch (up to the rounding of the backend, and for sampling, in the same
-/// row). Hooks run at every step; with a key-value cache they see only the new positions, and
+/// row), but for where the context ends: a batch ends when its longest prompt fills it. Hooks run at every step; with a key-value cache they see only the new positions, and
 /// [`HookContext::pos_offset`](burn_lens_hooks::HookContext) says which these are.
 ///
 /// # Errors
@@ -175,6 +178,9 @@ impl<'a> Run<'a> {
         let d_vocab = logits.dims()[2];
         let values: Vec<f64> =
             logits.try_into_vec_as().map_err(|error| RunError::Device(format!("{error:?}")))?;
+        if let Some(at) = values.iter().position(|value| value.is_nan()) {
+            return Err(RunError::Options(format!("the logits of prompt {} hold NaN", at / d_vocab)));
+        }
         Ok(values.chunks(d_vocab).map(<[f64]>::to_vec).collect())
     }
 
@@ -189,7 +195,7 @@ impl<'a> Run<'a> {
             let token = self.options.sampling.sample(logits, history, &mut self.rngs[at]) as i64;
             text.push(token);
             row.tokens.push(token);
-            if self.options.eos.contains(&token) {
+            if self.options.stop_at_eos && self.options.eos.contains(&token) {
                 row.finish = Some(FinishReason::Eos);
             } else if stop(at, &row.tokens) {
                 row.finish = Some(FinishReason::Stop);

@@ -55,8 +55,10 @@ const IGNORED: &[&str] = &[
     "num_beams",
     "num_labels",
     "num_return_sequences",
+    "max_sequence_length",
     "output_attentions",
     "output_hidden_states",
+    "output_past",
     "output_scores",
     "pad_token_id",
     "prefix",
@@ -173,6 +175,24 @@ impl HfConfig {
         self.typed(key, "a whole number from 1 to 2147483648", |value| {
             usize::try_from(value.as_u64()?).ok().filter(|&size| (1..=1 << 31).contains(&size))
         })
+    }
+
+    /// A number of layers: a size of at most 100,000, since lists are made of that length.
+    ///
+    /// # Errors
+    ///
+    /// If it is missing, or not such a number.
+    pub fn layers(&self, key: &str) -> Result<usize, ModelError> {
+        const MOST: usize = 100_000;
+        let layers = self.size(key)?;
+        if layers > MOST {
+            return Err(ModelError::BadValue {
+                key: key.to_owned(),
+                expected: format!("at most {MOST} layers"),
+                found: layers.to_string(),
+            });
+        }
+        Ok(layers)
     }
 
     /// A number.
@@ -296,13 +316,17 @@ impl HfConfig {
     ///
     /// If it is missing or of another form.
     pub fn expanded_attention_types(&self) -> Result<Vec<String>, ModelError> {
-        const MOST: u64 = 100_000;
+        const MOST: usize = 100_000;
         let expand = |value: &Value| {
             let mut kinds = Vec::new();
             for group in value.as_array()? {
                 let names = group.get(0)?.as_array()?;
                 let names: Vec<&str> = names.iter().map(Value::as_str).collect::<Option<_>>()?;
-                for _ in 0..group.get(1)?.as_u64().filter(|&times| times <= MOST)? {
+                let times = usize::try_from(group.get(1)?.as_u64()?).ok()?;
+                if kinds.len() + times.checked_mul(names.len())? > MOST {
+                    return None;
+                }
+                for _ in 0..times {
                     kinds.extend(names.iter().map(|&name| name.to_owned()));
                 }
             }

@@ -8,6 +8,26 @@ use crate::{
     hf_config::bad,
 };
 
+/// Everything that a rotary dictionary may say.
+const ROPE_KEYS: [&str; 16] = [
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "factor",
+    "high_freq_factor",
+    "long_factor",
+    "low_freq_factor",
+    "mscale",
+    "mscale_all_dim",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "rope_theta",
+    "rope_type",
+    "short_factor",
+    "truncate",
+    "type",
+];
+
 impl HfConfig {
     /// Rotary positions over heads of `d_head` dimensions, in the spelling of transformers 4
     /// (`rope_theta`, `rope_scaling`) or 5 (`rope_parameters`).
@@ -30,10 +50,20 @@ impl HfConfig {
         let original = number("original_max_position_embeddings")?;
         let original = top_original.or(original).unwrap_or(max_positions as f64);
         let kind =
-            nested.get("rope_type").or(nested.get("type")).and_then(Value::as_str).unwrap_or("default");
+            match ["rope_type", "type"].iter().find_map(|key| nested.get(*key).filter(|x| !x.is_null())) {
+                None => "default",
+                Some(value) => value.as_str().ok_or_else(|| bad("rope_type", "a text", value))?,
+            };
+        if let Some(key) = nested.keys().find(|key| !ROPE_KEYS.contains(&key.as_str())) {
+            return Err(ModelError::Unsupported {
+                key: format!("{key} (of rope type {kind})"),
+                value: nested[key].to_string(),
+                reason: "this key is not understood".to_owned(),
+            });
+        }
         let need = |key: &str| number(key)?.ok_or_else(|| self.missing_rope(kind, key));
         let scaling = match kind {
-            "default" | "mrope" => RotaryScaling::None,
+            "default" => RotaryScaling::None,
             // The same as the plain table up to the context trained on, which is where we stop.
             "dynamic" => RotaryScaling::None,
             "linear" => RotaryScaling::Linear { factor: need("factor")? },
@@ -56,7 +86,12 @@ impl HfConfig {
                         number("mscale")?,
                         number("mscale_all_dim")?,
                     ),
-                    truncate: nested.get("truncate").and_then(Value::as_bool).unwrap_or(true),
+                    truncate: match nested.get("truncate") {
+                        None | Some(Value::Null) => true,
+                        Some(value) => {
+                            value.as_bool().ok_or_else(|| bad("truncate", "true or false", value))?
+                        }
+                    },
                 }
             }
             other => {

@@ -1,5 +1,7 @@
 //! Keys and values of earlier passes, so that generation computes each position once.
 
+use burn_lens_hooks::RunError;
+
 use crate::components::LayerKeyValues;
 
 /// The keys (after rotation) and values of every layer, and which positions are padding.
@@ -7,6 +9,8 @@ use crate::components::LayerKeyValues;
 pub struct KvCache {
     layers: Vec<LayerKeyValues>,
     len: usize,
+    /// How many prompts, once there are any.
+    batch: Option<usize>,
     /// `[batch][key_pos]`, true for tokens; `None` while there is no padding.
     mask: Option<Vec<Vec<bool>>>,
 }
@@ -15,7 +19,7 @@ impl KvCache {
     /// An empty cache for a model of `n_layers` blocks.
     #[must_use]
     pub fn new(n_layers: usize) -> Self {
-        Self { layers: vec![LayerKeyValues::default(); n_layers], len: 0, mask: None }
+        Self { layers: vec![LayerKeyValues::default(); n_layers], len: 0, batch: None, mask: None }
     }
 
     /// How many positions it holds.
@@ -28,6 +32,22 @@ impl KvCache {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Refuses a cache of another model or batch.
+    pub(crate) fn check(&self, n_layers: usize, batch: usize) -> Result<(), RunError> {
+        if self.layers.len() != n_layers {
+            let layers = self.layers.len();
+            return Err(RunError::Options(format!(
+                "the key-value cache is for {layers} layers, but the model has {n_layers}"
+            )));
+        }
+        match self.batch {
+            Some(known) if known != batch => Err(RunError::Options(format!(
+                "the key-value cache holds {known} prompts, but the input has {batch}"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn layer(&mut self, layer: usize) -> &mut LayerKeyValues {
@@ -46,6 +66,7 @@ impl KvCache {
             let new = mask.unwrap_or_else(|| vec![vec![true; pos]; batch]);
             self.mask = Some(past.into_iter().zip(new).map(|(past, new)| [past, new].concat()).collect());
         }
+        self.batch = Some(batch);
         self.len += pos;
         self.mask.clone()
     }

@@ -25,7 +25,7 @@ pub(crate) fn per_token(logits: Tensor<3>, tokens: Tensor<2, Int>) -> Tensor<2> 
 pub(crate) fn mean(per_token: Tensor<2>, mask: Option<&Tensor<2, Int>>) -> Tensor<1> {
     let Some(mask) = mask else { return per_token.mean() };
     let [_, pos] = mask.dims();
-    let counts = mask.clone().narrow(1, 0, pos - 1) * mask.clone().narrow(1, 1, pos - 1);
-    let counts = counts.float().cast(per_token.dtype());
+    let token = mask.clone().not_equal_elem(0).float().cast(per_token.dtype());
+    let counts = token.clone().narrow(1, 0, pos - 1) * token.narrow(1, 1, pos - 1);
     (per_token * counts.clone()).sum() / counts.sum()
 }

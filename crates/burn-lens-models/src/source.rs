@@ -181,11 +181,16 @@ pub fn load_parameters(
             return Err(WeightError::Dtype { name, origin, found }.into());
         }
         let rank = |source| ModelError::ParamRank { param, source };
-        let stored = AnyTensor::from_data(data, device).map_err(rank)?.cast(dtype);
+        let stored = AnyTensor::from_data(data, device).map_err(rank)?;
+        // Arithmetic on weights happens before they are rounded to half precision.
+        let computed = matches!(source.layout, Layout::MinusOne | Layout::Scaled(_));
+        let stored = stored.cast(if computed { dtype.accumulator() } else { dtype });
         if let [rows, cols] = shape[..] {
-            params.insert(param, source.layout.matrix(stored, [rows, cols]).map_err(rank)?);
+            let matrix = source.layout.matrix(stored, [rows, cols]).map_err(rank)?;
+            params.insert(param, AnyTensor::from(matrix).cast(dtype));
         } else {
-            params.insert(param, source.layout.vector(stored, shape[0]).map_err(rank)?);
+            let vector = source.layout.vector(stored, shape[0]).map_err(rank)?;
+            params.insert(param, AnyTensor::from(vector).cast(dtype));
         }
     }
     let surplus: Vec<String> =

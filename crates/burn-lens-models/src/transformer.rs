@@ -45,6 +45,7 @@ impl HookedTransformer {
     ///
     /// If a weight is missing or of another shape than the configuration implies.
     pub fn new(config: ModelConfig, params: Parameters) -> Result<Self, ModelError> {
+        config.check()?;
         params.check(&config)?;
         let w_e = params.get::<2>(Param::Embed)?;
         let (device, dtype) = (w_e.device().without_autodiff(), w_e.dtype());

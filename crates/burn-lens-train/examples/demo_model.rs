@@ -89,7 +89,7 @@ fn report(evaluation: &Evaluation) {
 
 fn save(out: &Path, model: &HookedTransformer, language: &Language) -> Result<(), Box<dyn Error>> {
     let texts = [
-        ("config.json", to_config_json(model.config())),
+        ("config.json", to_config_json(model.config())?),
         ("tokenizer.json", language.words().tokenizer_json()),
         ("tokenizer_config.json", language.words().tokenizer_config_json(model.config().n_ctx)),
     ];

@@ -97,7 +97,7 @@ fn the_tokenizer_spells_the_language() {
 #[test]
 fn the_demo_configuration_survives_its_file() {
     let config = demo_config(Language::new(0).words());
-    let (_, read) = architecture_config(&to_config_json(&config)).unwrap();
+    let (_, read) = architecture_config(&to_config_json(&config).unwrap()).unwrap();
     assert_eq!(read, config);
 }
 

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, TensorData};
 use burn_lens_models::{
-    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, ModelError, NormConfig, NormPlacement,
-    Param, Parameters,
+    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, ModelError, NormConfig,
+    NormPlacement, Param, Parameters,
     components::{ActFn, NormKind, Positions},
     random_parameters,
 };
@@ -176,7 +176,12 @@ fn tiny() -> ModelConfig {
             out_bias: true,
             ..AttentionConfig::plain(2, 8, n_layers)
         },
-        mlp: Some(MlpConfig { d_mlp: 24, act_fn: ActFn::GeluTanh, kind: MlpKind::Gated, bias: MlpBias::Projections }),
+        mlp: Some(MlpConfig {
+            d_mlp: 24,
+            act_fn: ActFn::GeluTanh,
+            kind: MlpKind::Gated,
+            bias: MlpBias::Projections,
+        }),
         norm: NormConfig::plain(NormKind::Layer, 1e-5, NormPlacement::Pre),
         positions: Positions::Learned,
         layout: BlockLayout::Sequential,

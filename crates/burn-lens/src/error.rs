@@ -3,7 +3,7 @@
 use burn_lens_hooks::RunError;
 use burn_lens_io::IoError;
 use burn_lens_models::ModelError;
-use burn_lens_tensor::DeviceError;
+use burn_lens_tensor::{DeviceError, FloatType};
 
 /// Why something failed: the error of the layer where it happened.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +21,14 @@ pub enum Error {
     /// A device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The device does not compute in the float type asked for.
+    #[error("device `{device}` does not support {dtype}")]
+    UnsupportedDtype {
+        /// The float type.
+        dtype: FloatType,
+        /// The device.
+        device: String,
+    },
     /// Text was given to a model that has no tokenizer.
     #[error("{model} has no tokenizer, so it takes token ids only")]
     NoTokenizer {

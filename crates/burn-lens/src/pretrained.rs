@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
 use burn::tensor::Device;
 use burn_lens_io::{Checkpoint, HubOptions, Tokenizer, resolve, save_safetensors, write_atomically};
 use burn_lens_models::{
-    Control, HookedTransformer, architecture_config, export, load_parameters,
+    Control, HookedTransformer, ModelConfig, architecture_config, export, load_parameters,
     processing::{Step, UnknownStep},
     to_config_json,
 };
@@ -104,6 +104,9 @@ pub struct Pretrained {
 /// ```
 pub fn from_pretrained(name: &str, options: &LoadOptions) -> Result<Pretrained, Error> {
     let device = options.device.open()?;
+    if !device.supports_dtype(options.dtype.dtype()) {
+        return Err(Error::UnsupportedDtype { dtype: options.dtype, device: options.device.to_string() });
+    }
     if name == DEMO && !Path::new(name).is_dir() {
         let (model, mut tokenizer) = demo::load(options.dtype, &device)?;
         tokenizer.set_default_prepend_bos(model.config().default_prepend_bos);
@@ -135,7 +138,8 @@ fn finish(
         Control::Trained => model,
         control => {
             let params = control.apply(model.config(), model.parameters().clone(), options.seed)?;
-            HookedTransformer::new(model.config().clone(), params)?
+            let config = ModelConfig { tied: false, ..model.config().clone() };
+            HookedTransformer::new(config, params)?
         }
     };
     let (model, left_out) = match &options.process {
@@ -161,7 +165,7 @@ impl Pretrained {
             tensors.push((name, tensor.into_data().map_err(burn_lens_hooks::RunError::from)?));
         }
         save_safetensors(folder.join("model.safetensors"), tensors, BTreeMap::new())?;
-        let config = to_config_json(self.model.config());
+        let config = to_config_json(self.model.config())?;
         write_atomically(folder.join("config.json"), |file| file.write_all(config.as_bytes()))?;
         Ok(())
     }

@@ -50,7 +50,7 @@ pub struct Completion {
     pub prompt: Vec<i64>,
     /// The new tokens.
     pub tokens: Vec<i64>,
-    /// The new tokens as text.
+    /// What the new tokens add to the prompt's text.
     pub text: String,
     /// Why there are no more.
     pub finish: FinishReason,
@@ -66,16 +66,14 @@ impl Pretrained {
         self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { model: self.name.clone() })
     }
 
-    /// Tokenizes prompts with the model's own rules, cut to its context.
+    /// Tokenizes prompts with the model's own rules. Nothing is cut off: a prompt longer than
+    /// the context is an error when it is run.
     ///
     /// # Errors
     ///
     /// If there is no tokenizer, or a prompt has no tokens.
     pub fn to_tokens<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tokens, Error> {
-        self.to_tokens_with(
-            texts,
-            TokenOptions { truncate_to: Some(self.model.config().n_ctx), ..TokenOptions::default() },
-        )
+        self.to_tokens_with(texts, TokenOptions::default())
     }
 
     /// Tokenizes prompts with these options.
@@ -105,7 +103,7 @@ impl Pretrained {
     ) -> Result<Vec<Completion>, Error> {
         let tokenizer = self.tokenizer()?;
         let mut options = options.clone();
-        if options.eos.is_empty() {
+        if options.eos.is_empty() && options.stop_at_eos {
             options.eos.extend(tokenizer.eos());
         }
         let mut ids = Vec::new();
@@ -114,17 +112,35 @@ impl Pretrained {
             let batch = tokenizer.to_tokens(&[prompt], TokenOptions::default())?;
             ids.extend(batch.ids);
         }
-        let mut stopped = |_: usize, new: &[i64]| {
-            let text = tokenizer.to_string(new).unwrap_or_default();
+        let prompt_texts: Vec<String> =
+            ids.iter().map(|ids| tokenizer.to_string(ids)).collect::<Result<_, _>>()?;
+        let mut stopped = |row: usize, new: &[i64]| {
+            let text = added_text(tokenizer, &ids[row], &prompt_texts[row], new).unwrap_or_default();
             stop.iter().any(|stop| text.contains(stop.as_str()))
         };
         let generated = generate(&self.model, &ids, &options, hooks, &mut stopped)?;
-        ids.into_iter()
-            .zip(generated)
-            .map(|(prompt, new)| {
-                let text = tokenizer.to_string(&new.tokens)?;
-                Ok(Completion { prompt, tokens: new.tokens, text, finish: new.finish })
-            })
-            .collect()
+        let texts = ids.iter().zip(&prompt_texts).zip(&generated);
+        let texts: Vec<String> = texts
+            .map(|((prompt, text), new)| added_text(tokenizer, prompt, text, &new.tokens))
+            .collect::<Result<_, Error>>()?;
+        let completions = ids.into_iter().zip(generated).zip(texts);
+        Ok(completions
+            .map(|((prompt, new), text)| Completion { prompt, tokens: new.tokens, text, finish: new.finish })
+            .collect())
+    }
+}
+
+/// What `new` adds to the text of a prompt. Tokens are decoded behind their prompt: alone, many
+/// tokenizers would drop the space in front of the first one.
+fn added_text(
+    tokenizer: &Tokenizer,
+    prompt: &[i64],
+    prompt_text: &str,
+    new: &[i64],
+) -> Result<String, Error> {
+    let whole = tokenizer.to_string(&[prompt, new].concat())?;
+    match whole.strip_prefix(prompt_text) {
+        Some(added) => Ok(added.to_owned()),
+        None => Ok(tokenizer.to_string(new)?), // the prompt ended within a character
     }
 }

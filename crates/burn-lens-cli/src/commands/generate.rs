@@ -16,9 +16,6 @@ use crate::{
     report::{BOLD, Report},
 };
 
-/// No token has this id, so nothing ends a text that has it for its only end token.
-const NO_TOKEN: i64 = -1;
-
 /// Continues prompts.
 pub(crate) fn generate(args: &GenerateArgs, progress: &Progress) -> Result<Report, CliError> {
     let mut lens = load(&args.name, &args.model, progress)?;
@@ -39,9 +36,10 @@ pub(crate) fn generate(args: &GenerateArgs, progress: &Progress) -> Result<Repor
             frequency_penalty: args.frequency_penalty,
             repetition_penalty: args.repetition_penalty,
         },
-        eos: if args.no_eos { vec![NO_TOKEN] } else { Vec::new() },
+        stop_at_eos: !args.no_eos,
         use_past_kv_cache: !args.no_kv_cache,
         seed: args.model.seed,
+        ..GenerateOptions::default()
     };
     let step = progress.step("generating");
     let completions = lens.generate(&args.prompt, &options, &args.stop, hooks)?;

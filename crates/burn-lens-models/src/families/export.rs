@@ -19,6 +19,7 @@ use crate::{
 /// If the format has no place for a weight: biases on the branches of a gated MLP.
 pub fn export(model: &HookedTransformer) -> Result<Vec<(String, AnyTensor)>, ModelError> {
     let (config, params) = (model.config(), model.parameters());
+    check_expressible(config)?;
     let target = exported_config(config);
     let mut tensors = Vec::new();
     for param in Param::all(&target) {
@@ -65,9 +66,43 @@ fn exported_config(config: &ModelConfig) -> ModelConfig {
     config
 }
 
+/// Refuses what TransformerLens's configuration has no words for.
+fn check_expressible(config: &ModelConfig) -> Result<(), ModelError> {
+    let attention = &config.attention;
+    let mut windows: Vec<usize> = attention.windows.iter().flatten().copied().collect();
+    windows.dedup();
+    let linear = matches!(
+        &config.positions,
+        Positions::Rotary(rotary)
+            if matches!(rotary.scaling, RotaryScaling::Linear { .. }) && rotary.local_base.is_none()
+    );
+    let lost = [
+        (config.norm.placement == NormPlacement::Post, "norms on what the halves write alone"),
+        (windows.len() > 1, "windows of several lengths"),
+        (linear && !windows.is_empty(), "linear rotary scaling in layers with a window"),
+        (
+            attention.qk_norm_eps.is_some_and(|eps| eps != config.norm.eps),
+            "a query norm with its own epsilon",
+        ),
+        (
+            config.norm.kind != config.norm.final_kind
+                && (config.norm.kind, config.norm.final_kind) != (NormKind::Layer, NormKind::Rms),
+            "a final norm of this kind",
+        ),
+    ];
+    match lost.into_iter().find(|(is_lost, _)| *is_lost) {
+        None => Ok(()),
+        Some((_, what)) => Err(ModelError::NotExpressible(what.to_owned())),
+    }
+}
+
 /// The configuration as the text of TransformerLens's `config.json`.
-#[must_use]
-pub fn to_config_json(config: &ModelConfig) -> String {
+///
+/// # Errors
+///
+/// If the format has no words for a part of it.
+pub fn to_config_json(config: &ModelConfig) -> Result<String, ModelError> {
+    check_expressible(config)?;
     let dims = config.dims();
     let attention = &config.attention;
     let suffix = if config.norm.weights { "" } else { "Pre" };
@@ -117,7 +152,7 @@ pub fn to_config_json(config: &ModelConfig) -> String {
     if let Value::Object(map) = &mut json {
         map.extend(positions_json(&config.positions));
     }
-    format!("{json:#}\n")
+    Ok(format!("{json:#}\n"))
 }
 
 fn positions_json(positions: &Positions) -> serde_json::Map<String, Value> {

@@ -29,7 +29,7 @@ impl Architecture for Gpt2 {
             "summary_type",
             "summary_use_proj",
         ]);
-        let (d_model, n_heads, n_layers) = (hf.size("n_embd")?, hf.size("n_head")?, hf.size("n_layer")?);
+        let (d_model, n_heads, n_layers) = (hf.size("n_embd")?, hf.size("n_head")?, hf.layers("n_layer")?);
         let d_head = d_model / n_heads;
         let scaled = hf.bool_or("scale_attn_weights", true)?;
         let d_vocab = hf.size("vocab_size")?;

@@ -28,7 +28,7 @@ impl Architecture for GptJ {
             "summary_type",
             "summary_use_proj",
         ]);
-        let (d_model, n_heads, n_layers) = (hf.size("n_embd")?, hf.size("n_head")?, hf.size("n_layer")?);
+        let (d_model, n_heads, n_layers) = (hf.size("n_embd")?, hf.size("n_head")?, hf.layers("n_layer")?);
         let d_head = d_model / n_heads;
         let d_vocab = hf.size("vocab_size")?;
         let dim = hf.find_size("rotary_dim")?.unwrap_or(d_head);

@@ -30,7 +30,7 @@ impl Architecture for GptNeo {
             "summary_use_proj",
         ]);
         let (d_model, n_heads, n_layers) =
-            (hf.size("hidden_size")?, hf.size("num_heads")?, hf.size("num_layers")?);
+            (hf.size("hidden_size")?, hf.size("num_heads")?, hf.layers("num_layers")?);
         let d_vocab = hf.size("vocab_size")?;
         Ok(ModelConfig {
             architecture: hf.architecture().to_owned(),

@@ -22,7 +22,7 @@ impl Architecture for GptNeoX {
     fn config(&self, hf: &HfConfig) -> Result<ModelConfig, ModelError> {
         hf.ignore(&["attention_probs_dropout_prob", "hidden_dropout_prob"]);
         let (d_model, n_heads) = (hf.size("hidden_size")?, hf.size("num_attention_heads")?);
-        let (n_layers, n_ctx) = (hf.size("num_hidden_layers")?, hf.size("max_position_embeddings")?);
+        let (n_layers, n_ctx) = (hf.layers("num_hidden_layers")?, hf.size("max_position_embeddings")?);
         let d_head = d_model / n_heads;
         let fraction = hf.find_f64("rotary_pct")?.unwrap_or(0.25);
         let mut rotary = hf.rotary(d_head, n_ctx, fraction)?;

@@ -46,7 +46,7 @@ pub(super) fn base(
     d_head: usize,
     act_fn: ActFn,
 ) -> Result<ModelConfig, ModelError> {
-    let (n_layers, n_ctx) = (hf.size("num_hidden_layers")?, hf.size("max_position_embeddings")?);
+    let (n_layers, n_ctx) = (hf.layers("num_hidden_layers")?, hf.size("max_position_embeddings")?);
     let d_vocab = hf.size("vocab_size")?;
     Ok(ModelConfig {
         architecture: hf.architecture().to_owned(),

@@ -27,7 +27,7 @@ impl Architecture for Opt {
         hf.only("_remove_final_layer_norm", false, "the final norm is always applied")?;
         hf.ignore(&["activation_dropout", "output_projection"]);
         let (d_model, n_heads, n_layers) =
-            (hf.size("hidden_size")?, hf.size("num_attention_heads")?, hf.size("num_hidden_layers")?);
+            (hf.size("hidden_size")?, hf.size("num_attention_heads")?, hf.layers("num_hidden_layers")?);
         if let Some(width) = hf.find_size("word_embed_proj_dim")?.filter(|&width| width != d_model) {
             return Err(ModelError::Unsupported {
                 key: "word_embed_proj_dim".to_owned(),

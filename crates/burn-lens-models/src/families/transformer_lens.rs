@@ -65,7 +65,7 @@ impl Architecture for TransformerLens {
         let (norm, pre) = norm(hf)?;
         Ok(ModelConfig {
             architecture: hf.architecture().to_owned(),
-            n_layers: hf.size("n_layers")?,
+            n_layers: hf.layers("n_layers")?,
             d_model,
             n_ctx,
             d_vocab,
@@ -73,7 +73,7 @@ impl Architecture for TransformerLens {
             attention: attention(hf, d_model, d_head, norm.eps)?,
             mlp: mlp(hf, d_model)?,
             norm: NormConfig { weights: !pre, ..norm },
-            positions: positions(hf, d_head, n_ctx)?,
+            positions: positions(hf, d_head)?,
             layout: if hf.bool_or("parallel_attn_mlp", false)? {
                 BlockLayout::Parallel
             } else {
@@ -182,13 +182,14 @@ fn norm(hf: &HfConfig) -> Result<(NormConfig, bool), ModelError> {
 }
 
 fn attention(hf: &HfConfig, d_model: usize, d_head: usize, eps: f64) -> Result<AttentionConfig, ModelError> {
-    let n_layers = hf.size("n_layers")?;
+    let n_layers = hf.layers("n_layers")?;
     let n_heads = sized_or(hf, "n_heads", d_model / d_head)?;
     let scale = match (hf.bool_or("use_attn_scale", true)?, positive(hf, "attn_scale")?) {
         (false, _) => 1.0,
         (true, Some(scale)) => scale,
         (true, None) => (d_head as f64).sqrt(),
     };
+    let windows = windows(hf, n_layers)?;
     let bidirectional = match hf.find_str("attention_dir")? {
         None | Some("causal") => false,
         Some("bidirectional") => true,
@@ -206,7 +207,8 @@ fn attention(hf: &HfConfig, d_model: usize, d_head: usize, eps: f64) -> Result<A
         scale_by_inverse_layer: hf.bool_or("scale_attn_by_inverse_layer_idx", false)?,
         scores_soft_cap: positive(hf, "attn_scores_soft_cap")?,
         bidirectional,
-        windows: windows(hf, n_layers)?,
+        // TransformerLens masks nothing in bidirectional models, windows included.
+        windows: if bidirectional { vec![None; n_layers] } else { windows },
         qk_norm_eps: hf.bool_or("use_qk_norm", false)?.then_some(eps),
         sinks: hf.bool_or("use_attention_sinks", false)?,
         clip_qkv: hf.find_f64("clip_qkv")?,
@@ -245,8 +247,8 @@ fn mlp(hf: &HfConfig, d_model: usize) -> Result<Option<MlpConfig>, ModelError> {
     Ok(Some(MlpConfig { d_mlp, act_fn, kind, bias: MlpBias::BehindProduct }))
 }
 
-fn positions(hf: &HfConfig, d_head: usize, n_ctx: usize) -> Result<Positions, ModelError> {
-    let rotary = rotary(hf, d_head, n_ctx)?;
+fn positions(hf: &HfConfig, d_head: usize) -> Result<Positions, ModelError> {
+    let rotary = rotary(hf, d_head)?;
     match hf.find_str("positional_embedding_type")?.unwrap_or("standard") {
         "standard" => Ok(Positions::Learned),
         "rotary" => Ok(Positions::Rotary(rotary)),
@@ -260,7 +262,7 @@ fn positions(hf: &HfConfig, d_head: usize, n_ctx: usize) -> Result<Positions, Mo
     }
 }
 
-fn rotary(hf: &HfConfig, d_head: usize, n_ctx: usize) -> Result<Rotary, ModelError> {
+fn rotary(hf: &HfConfig, d_head: usize) -> Result<Rotary, ModelError> {
     let number = |key: &str, default: f64| Ok::<f64, ModelError>(hf.find_f64(key)?.unwrap_or(default));
     let linear = number("rotary_scaling_factor", 1.0)?;
     let by_parts = RotaryScaling::NtkByParts {
@@ -273,7 +275,7 @@ fn rotary(hf: &HfConfig, d_head: usize, n_ctx: usize) -> Result<Rotary, ModelErr
         factor: number("yarn_factor", 1.0)?,
         beta_fast: number("yarn_beta_fast", 32.0)?,
         beta_slow: number("yarn_beta_slow", 1.0)?,
-        original_context: number("yarn_original_max_position_embeddings", n_ctx as f64)?,
+        original_context: number("yarn_original_max_position_embeddings", 4096.0)?,
         attention_factor: number("yarn_attention_factor", 1.0)?,
         truncate: hf.bool_or("yarn_truncate", true)?,
     };

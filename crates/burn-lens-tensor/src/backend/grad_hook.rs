@@ -34,7 +34,7 @@ impl std::fmt::Debug for GradHook {
 }
 
 /// Backends whose primitives can be wrapped back into a dispatch tensor.
-pub trait ToDispatch: Backend {
+pub(crate) trait ToDispatch: Backend {
     /// Primitive to dispatch tensor.
     fn wrap(tensor: FloatTensor<Self>) -> DispatchTensor;
     /// Dispatch tensor to primitive.
@@ -64,7 +64,7 @@ where
     Fusion: cfg(feature = "fusion"),
     Autodiff
 )]
-pub trait GradHookOps: Backend {
+pub(crate) trait GradHookOps: Backend {
     /// The identity; on an autodiff backend its backward pass calls `hook`.
     #[fusion(default)]
     fn grad_hook(x: FloatTensor<Self>, hook: GradHook) -> FloatTensor<Self> {
