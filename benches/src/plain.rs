@@ -60,6 +60,10 @@ impl PlainGpt2 {
     }
 
     /// Logits `[batch, pos, d_vocab]` of tokens `[batch, pos]`.
+    ///
+    /// # Panics
+    ///
+    /// If a token is negative.
     #[must_use]
     pub fn forward(&self, tokens: &Tensor<2, Int>) -> Tensor<3> {
         let [batch, pos] = tokens.dims();

@@ -32,7 +32,7 @@ fn greedy_tokens_are_those_of_transformers() {
         let expected: Vec<i64> = golden.get("generate.greedy").iter::<i64>().collect();
         for use_past_kv_cache in [true, false] {
             let options = GenerateOptions { use_past_kv_cache, ..options(expected.len()) };
-            assert_eq!(greedy(&model, &[prompt.clone()], &options)[0], expected, "{name}");
+            assert_eq!(greedy(&model, std::slice::from_ref(&prompt), &options)[0], expected, "{name}");
         }
         checked += 1;
     }
@@ -54,7 +54,7 @@ fn batches_and_caches_change_nothing() {
         for use_past_kv_cache in [true, false] {
             let options = GenerateOptions { use_past_kv_cache, ..options(5) };
             for (prompt, expected) in prompts.iter().zip(&together) {
-                assert_eq!(&greedy(&model, &[prompt.clone()], &options)[0], expected, "{name}");
+                assert_eq!(&greedy(&model, std::slice::from_ref(prompt), &options)[0], expected, "{name}");
             }
         }
     }

@@ -38,7 +38,7 @@ proptest! {
         let together = logits(&model, &tokens(&rows, model.config().d_vocab));
         let apart: Vec<f64> = rows
             .iter()
-            .flat_map(|row| logits(&model, &tokens(&[row.clone()], model.config().d_vocab)).iter::<f64>().collect::<Vec<_>>())
+            .flat_map(|row| logits(&model, &tokens(std::slice::from_ref(row), model.config().d_vocab)).iter::<f64>().collect::<Vec<_>>())
             .collect();
         let apart = burn::tensor::TensorData::new(apart, together.shape().to_vec());
         assert_close("batch", &together, &apart, Tolerance::of(finest()));
@@ -49,7 +49,7 @@ proptest! {
         let (model, _) = open(MODELS[model], finest());
         let d_vocab = model.config().d_vocab;
         let len = row.len();
-        let plain = logits(&model, &tokens(&[row.clone()], d_vocab));
+        let plain = logits(&model, &tokens(std::slice::from_ref(&row), d_vocab));
         let padded = [vec![3; pad], row].concat();
         let mask: Vec<i64> = (0..pad + len).map(|at| i64::from(at >= pad)).collect();
         let options = RunOptions { attention_mask: Some(tokens(&[mask], 2)), ..RunOptions::default() };
@@ -68,7 +68,7 @@ proptest! {
             let output = model.run_with_hooks(&input.into(), &options, vec![]).unwrap();
             (output.logits.unwrap().narrow(1, 0, len).into_data(), output.loss.unwrap().into_data())
         };
-        let plain = both(tokens(&[row.clone()], d_vocab), None);
+        let plain = both(tokens(std::slice::from_ref(&row), d_vocab), None);
         let mask: Vec<i64> = (0..pad + len).map(|at| i64::from(at < len)).collect();
         let padded = both(tokens(&[[row, vec![3; pad]].concat()], d_vocab), Some(tokens(&[mask], 2)));
         assert_close("logits", &padded.0, &plain.0, Tolerance::of(finest()));

@@ -58,7 +58,8 @@ fn stories_continue_as_in_transformers() {
         let text = case["prompt"].as_str().unwrap();
         assert_eq!(lens.to_tokens(&[text]).unwrap().batch.ids[0], prompt, "{text}");
         let options = GenerateOptions { max_new_tokens: expected.len(), ..GenerateOptions::default() };
-        let found = generate(&lens.model, &[prompt.clone()], &options, vec![], &mut |_, _| false).unwrap();
+        let found = generate(&lens.model, std::slice::from_ref(&prompt), &options, vec![], &mut |_, _| false)
+            .unwrap();
         assert_eq!(found[0].tokens, expected, "{text}");
         let whole = [prompt, expected].concat();
         let decoded = lens.tokenizer().unwrap().to_string(&whole).unwrap();

@@ -107,7 +107,7 @@ mod tests {
         close(u.clone().transpose().matmul(u.clone()), Tensor::eye(k, &device));
         close(v.clone().transpose().matmul(v.clone()), Tensor::eye(k, &device));
         close((u * s.clone().unsqueeze()).matmul(v.transpose()), m);
-        assert!(s.into_data().to_vec::<f32>().unwrap().is_sorted_by(|a, b| a >= b));
+        assert!(s.into_data().try_to_vec::<f32>().unwrap().is_sorted_by(|a, b| a >= b));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use burn_lens_hooks::{HookPoint, Hooks};
 
 use crate::{
     ModelConfig, ModelError, Param, Parameters,
-    components::{Attention, AttentionInput, LayerKeyValues, Mlp, Norm, NormKind},
+    components::{Attention, AttentionInput, LayerKeyValues, Mlp, Norm, NormKind, Reach},
     config::{BlockLayout, NormPlacement},
     forward::Pass,
 };
@@ -106,7 +106,7 @@ impl Block {
         let input = AttentionInput { shared, forks };
         let mask = pass.masks.get(self.attn.window);
         let rotary = pass.rotary.as_ref().map(|tables| tables.get(self.attn.window));
-        let out = self.attn.forward(hooks, layer, input, rotary, mask, past);
+        let out = self.attn.forward(hooks, layer, input, Reach { rotary, mask, past });
         let out = match (&self.ln1_post, pre) {
             (Some(norm), _) => norm.forward(
                 hooks,

@@ -44,6 +44,7 @@ pub struct ModelConfig {
 
 /// How heads attend.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a checkpoint")]
 pub struct AttentionConfig {
     /// Query heads.
     pub n_heads: usize,

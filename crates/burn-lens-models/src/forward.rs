@@ -63,7 +63,7 @@ impl HookedTransformer {
             return Ok(Output::default());
         }
         let logits = self.unembed.forward(hooks, normed);
-        self.finish(logits, input, options)
+        finish(logits, input, options)
     }
 
     fn layers(&self, input: &Input, options: &RunOptions) -> Result<Layers, RunError> {
@@ -195,47 +195,47 @@ impl HookedTransformer {
             Some(norm) => norm.forward(hooks, [HookPoint::EmbedLnScale, HookPoint::EmbedLnNormalized], embed),
         })
     }
+}
 
-    fn finish(&self, logits: Tensor<3>, input: &Input, options: &RunOptions) -> Result<Output, RunError> {
-        let mut output = Output::default();
-        let wants_loss =
-            options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both);
-        if wants_loss {
-            let tokens = match (&options.labels, input) {
-                (Some(labels), _) => labels,
-                (None, Input::Tokens(tokens)) => tokens,
-                (None, _) => {
-                    let message = "a loss needs tokens to predict: give RunOptions::labels";
-                    return Err(RunError::Options(message.to_owned()));
-                }
-            };
-            let [batch, pos, d_vocab_out] = logits.dims();
-            if tokens.dims() != [batch, pos] || pos < 2 {
-                return Err(RunError::InputShape {
-                    what: "the tokens to predict",
-                    expected: format!("[{batch}, {pos}] with at least two positions"),
-                    found: tokens.dims().to_vec(),
-                });
+/// The logits and losses asked for.
+fn finish(logits: Tensor<3>, input: &Input, options: &RunOptions) -> Result<Output, RunError> {
+    let mut output = Output::default();
+    let wants_loss =
+        options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both);
+    if wants_loss {
+        let tokens = match (&options.labels, input) {
+            (Some(labels), _) => labels,
+            (None, Input::Tokens(tokens)) => tokens,
+            (None, _) => {
+                let message = "a loss needs tokens to predict: give RunOptions::labels";
+                return Err(RunError::Options(message.to_owned()));
             }
-            check_tokens(tokens, d_vocab_out)?;
-            if let Some(mask) = &options.attention_mask {
-                let mask = read_mask(mask, batch, pos)?;
-                if !mask.iter().any(|row| row.windows(2).any(|pair| pair[0] && pair[1])) {
-                    return Err(RunError::Options(
-                        "the attention mask leaves no pair of neighboring tokens to take a loss of"
-                            .to_owned(),
-                    ));
-                }
+        };
+        let [batch, pos, d_vocab_out] = logits.dims();
+        if tokens.dims() != [batch, pos] || pos < 2 {
+            return Err(RunError::InputShape {
+                what: "the tokens to predict",
+                expected: format!("[{batch}, {pos}] with at least two positions"),
+                found: tokens.dims().to_vec(),
+            });
+        }
+        check_tokens(tokens, d_vocab_out)?;
+        if let Some(mask) = &options.attention_mask {
+            let mask = read_mask(mask, batch, pos)?;
+            if !mask.iter().any(|row| row.windows(2).any(|pair| pair[0] && pair[1])) {
+                return Err(RunError::Options(
+                    "the attention mask leaves no pair of neighboring tokens to take a loss of".to_owned(),
+                ));
             }
-            let per_token = loss::per_token(logits.clone(), tokens.clone());
-            output.loss = Some(loss::mean(per_token.clone(), options.attention_mask.as_ref()));
-            output.loss_per_token = options.loss_per_token.then_some(per_token);
         }
-        if matches!(options.return_type, ReturnType::Logits | ReturnType::Both) {
-            output.logits = Some(logits);
-        }
-        Ok(output)
+        let per_token = loss::per_token(logits.clone(), tokens.clone());
+        output.loss = Some(loss::mean(per_token.clone(), options.attention_mask.as_ref()));
+        output.loss_per_token = options.loss_per_token.then_some(per_token);
     }
+    if matches!(options.return_type, ReturnType::Logits | ReturnType::Both) {
+        output.logits = Some(logits);
+    }
+    Ok(output)
 }
 
 fn check_tokens(tokens: &Tensor<2, Int>, d_vocab: usize) -> Result<(), RunError> {

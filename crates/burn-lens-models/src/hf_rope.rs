@@ -63,9 +63,8 @@ impl HfConfig {
         }
         let need = |key: &str| number(key)?.ok_or_else(|| self.missing_rope(kind, key));
         let scaling = match kind {
-            "default" => RotaryScaling::None,
-            // The same as the plain table up to the context trained on, which is where we stop.
-            "dynamic" => RotaryScaling::None,
+            // Dynamic is the plain table up to the context trained on, which is where we stop.
+            "default" | "dynamic" => RotaryScaling::None,
             "linear" => RotaryScaling::Linear { factor: need("factor")? },
             "llama3" => RotaryScaling::NtkByParts {
                 factor: need("factor")?,

@@ -77,7 +77,9 @@ impl Sampling {
             };
         }
         if self.temperature > 0.0 {
-            logits.iter_mut().for_each(|logit| *logit /= self.temperature);
+            for logit in &mut logits {
+                *logit /= self.temperature;
+            }
         }
         for (token, count) in counts {
             logits[token] -= self.frequency_penalty * count;

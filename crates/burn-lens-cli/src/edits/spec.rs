@@ -168,6 +168,7 @@ mod tests {
         (place.name, [text(place.head), text(place.pos), text(place.neuron)], mean)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it stands for the option that it is compared with")]
     fn some(text: &str) -> Option<String> {
         Some(text.to_owned())
     }

@@ -55,6 +55,13 @@ pub(crate) struct AttentionInput {
     pub(crate) forks: [Option<Tensor<4>>; 3],
 }
 
+/// Where this pass' positions are, and what they may see.
+pub(crate) struct Reach<'a> {
+    pub(crate) rotary: Option<&'a RotaryTable>,
+    pub(crate) mask: Option<&'a Mask>,
+    pub(crate) past: Option<&'a mut LayerKeyValues>,
+}
+
 /// The keys (rotated) and values of earlier passes, `[batch, n_kv_heads, key_pos, d_head]`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LayerKeyValues(Option<[Tensor<4>; 2]>);
@@ -110,10 +117,9 @@ impl Attention {
         hooks: &mut Hooks<'_>,
         layer: usize,
         input: AttentionInput,
-        rotary: Option<&RotaryTable>,
-        mask: Option<&Mask>,
-        past: Option<&mut LayerKeyValues>,
+        reach: Reach<'_>,
     ) -> Tensor<3> {
+        let Reach { rotary, mask, past } = reach;
         let [q, k, v] = self.queries_keys_values(hooks, layer, input);
         let (q, k) = match rotary {
             None => (q, k),

@@ -14,7 +14,7 @@ pub use act_fn::{ActFn, UnknownActFn};
 pub use norm::{Norm, NormKind};
 pub use rotary::{Pairing, Rotary, RotaryScaling};
 
-pub(crate) use attention::{Attention, AttentionInput, LayerKeyValues};
+pub(crate) use attention::{Attention, AttentionInput, LayerKeyValues, Reach};
 pub(crate) use embed::{Embed, PosEmbed};
 pub(crate) use mask::{Masks, PositionIds};
 pub(crate) use mlp::Mlp;

@@ -58,6 +58,7 @@ impl Norm {
     }
 
     /// The same without hooks, for streams that are forked per head.
+    #[must_use]
     pub fn apply<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         if self.kind == NormKind::None {
             return x;

@@ -7,7 +7,7 @@ use crate::{ModelError, Param};
 
 /// Everything that writes to the stream gets mean zero over `d_model`: layer norm subtracts
 /// that mean before anything reads the stream.
-pub(super) fn writing_weights(draft: &mut Draft) -> Result<(), ModelError> {
+pub(super) fn writing_weights(draft: &mut Draft) {
     let mut matrices = vec![Param::PosEmbed];
     let mut vectors = Vec::new();
     if draft.config.norm.after_embedding {
@@ -31,7 +31,6 @@ pub(super) fn writing_weights(draft: &mut Draft) -> Result<(), ModelError> {
         }
     }
     draft.config.tied = false;
-    Ok(())
 }
 
 /// Logits get mean zero over the vocabulary: softmax ignores a constant.

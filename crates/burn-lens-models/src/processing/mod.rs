@@ -175,7 +175,7 @@ impl HookedTransformer {
         for step in Step::ALL.into_iter().filter(|step| steps.contains(step)) {
             match step {
                 Step::FoldLn => fold_ln::run(&mut draft)?,
-                Step::CenterWritingWeights => center::writing_weights(&mut draft)?,
+                Step::CenterWritingWeights => center::writing_weights(&mut draft),
                 Step::CenterUnembed => center::unembed(&mut draft)?,
                 Step::FoldValueBiases => {
                     let center = steps.contains(&Step::CenterWritingWeights);

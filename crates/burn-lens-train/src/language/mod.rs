@@ -14,13 +14,13 @@
 
 mod brackets;
 mod evaluation;
-mod start;
 mod facts;
 mod filler;
 mod indirect_object;
 mod piece;
 mod repeats;
 mod rows;
+mod start;
 mod vocabulary;
 
 use burn_lens_models::{
@@ -52,16 +52,8 @@ struct Weights {
     repeat: f32,
 }
 
-static WEIGHT: std::sync::LazyLock<Weights> = std::sync::LazyLock::new(|| Weights {
-    background: tmp("BG", 0.1) as f32,
-    indirect_object: tmp("IOI", 3.0) as f32,
-    fact: 1.0,
-    bracket: 1.0,
-    repeat: tmp("REPW", 0.7) as f32,
-});
-pub(crate) fn tmp(name: &str, default: f64) -> f64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
-}
+const WEIGHT: Weights =
+    Weights { background: 0.1, indirect_object: 3.0, fact: 1.0, bracket: 1.0, repeat: 0.5 };
 
 /// The skills that are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +108,12 @@ pub fn demo_config(words: &Vocabulary) -> ModelConfig {
             out_bias: true,
             ..AttentionConfig::plain(n_heads, d_head, n_layers)
         },
-        mlp: Some(MlpConfig { d_mlp: 256, act_fn: ActFn::GeluTanh, kind: MlpKind::Plain, bias: MlpBias::BehindProduct }),
+        mlp: Some(MlpConfig {
+            d_mlp: 256,
+            act_fn: ActFn::GeluTanh,
+            kind: MlpKind::Plain,
+            bias: MlpBias::BehindProduct,
+        }),
         norm: NormConfig::plain(NormKind::Layer, 1e-5, NormPlacement::Pre),
         positions: Positions::Learned,
         layout: BlockLayout::Sequential,
@@ -133,7 +130,7 @@ pub fn demo_training(steps: usize, seed: u64) -> TrainConfig {
     TrainConfig {
         steps,
         seed,
-        learning_rate: tmp("LR", 2e-3),
+        learning_rate: 2e-3,
         warmup_steps: (steps / 10).min(100),
         final_fraction: 0.02,
         beta_2: 0.98,

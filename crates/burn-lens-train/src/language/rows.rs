@@ -17,9 +17,6 @@ pub struct Language {
 /// learned as well in a short row; the long ones reach every position.
 const SHAPES: [[usize; 2]; 4] = [[12, 128], [32, 48], [32, 48], [32, 48]];
 
-/// The share of rows that are repeated random words.
-
-
 impl Language {
     /// The language, drawn from a seed.
     #[must_use]
@@ -61,15 +58,18 @@ impl Language {
             row.weights.extend(piece.weights);
             row.tokens.len() < pos
         };
-        let kind = rng.random_range(0..100);
-        if kind < (super::tmp("PHR", 25.0) as i32) {
-            append(repeats::phrases(&self.words, pos - 1, rng));
-        } else if kind < (super::tmp("REP", 50.0) as i32) {
-            let lengths = repeats::lengths(pos - 1, rng);
-            append(repeats::piece(&self.words, lengths, rng));
-        } else {
-            let mut names = Names::new(rng);
-            while append(self.sentence(&mut names, rng)) {}
+        match rng.random_range(0..100) {
+            0..20 => {
+                append(repeats::phrases(&self.words, pos - 1, rng));
+            }
+            20..45 => {
+                let lengths = repeats::lengths(pos - 1, rng);
+                append(repeats::piece(&self.words, lengths, rng));
+            }
+            _ => {
+                let mut names = Names::new(rng);
+                while append(self.sentence(&mut names, rng)) {}
+            }
         }
         row.tokens.truncate(pos);
         row.weights.truncate(pos);
