@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Training steps.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 2000)]
     steps: usize,
     /// Fresh sequences of each task in the evaluation.
     #[arg(long, default_value_t = 500)]

@@ -23,13 +23,13 @@ pub struct TrainConfig {
     /// What cosine decay ends at, as a fraction of `learning_rate`.
     pub final_fraction: f64,
     /// Decay of the first moment.
-    pub beta_1: f32,
+    pub beta_1: f64,
     /// Decay of the second moment.
-    pub beta_2: f32,
+    pub beta_2: f64,
     /// Added to the root of the second moment.
-    pub epsilon: f32,
+    pub epsilon: f64,
     /// Decoupled weight decay. It acts on matrices; biases and norm weights have none.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Gradients are scaled down to this norm over all parameters together.
     pub clip_norm: Option<f64>,
     /// Where fresh weights come from.
@@ -83,7 +83,7 @@ impl TrainConfig {
     /// Names the first setting that is not.
     pub fn check(&self) -> Result<(), TrainError> {
         let positive = |x: f64| x.is_finite() && x > 0.0;
-        let fraction = |x: f32| (0.0..1.0).contains(&x);
+        let fraction = |x: f64| (0.0..1.0).contains(&x);
         let settings = [
             ("learning_rate", positive(self.learning_rate), "a positive number", self.learning_rate),
             (
@@ -92,10 +92,10 @@ impl TrainConfig {
                 "from 0 to 1",
                 self.final_fraction,
             ),
-            ("beta_1", fraction(self.beta_1), "from 0 to below 1", self.beta_1.into()),
-            ("beta_2", fraction(self.beta_2), "from 0 to below 1", self.beta_2.into()),
-            ("epsilon", positive(self.epsilon.into()), "a positive number", self.epsilon.into()),
-            ("weight_decay", self.weight_decay >= 0.0, "0 or a positive number", self.weight_decay.into()),
+            ("beta_1", fraction(self.beta_1), "from 0 to below 1", self.beta_1),
+            ("beta_2", fraction(self.beta_2), "from 0 to below 1", self.beta_2),
+            ("epsilon", positive(self.epsilon), "a positive number", self.epsilon),
+            ("weight_decay", self.weight_decay >= 0.0, "0 or a positive number", self.weight_decay),
             (
                 "clip_norm",
                 self.clip_norm.is_none_or(positive),
@@ -112,11 +112,11 @@ impl TrainConfig {
     /// burn's `AdamW`, with no weight decay on the group of vectors.
     pub(crate) fn optimizer(&self) -> ModuleOptimizer {
         let adamw = AdamWConfig::new()
-            .with_beta_1(self.beta_1)
-            .with_beta_2(self.beta_2)
-            .with_epsilon(self.epsilon)
+            .with_beta_1(self.beta_1 as f32)
+            .with_beta_2(self.beta_2 as f32)
+            .with_epsilon(self.epsilon as f32)
             .with_weight_decay(0.0);
-        let decayed = adamw.clone().with_weight_decay(self.weight_decay);
+        let decayed = adamw.clone().with_weight_decay(self.weight_decay as f32);
         ModuleOptimizer::from(decayed.build()).with_group(
             ParamGroup::from_predicate(crate::trainable::VECTORS),
             adamw.build(),

@@ -19,7 +19,7 @@ fn gradients_agree_with_finite_differences() {
     let batch = repeats(0);
     // With no momentum, no decay and one step, `AdamW` moves every weight by
     // `rate · g / (|g| + epsilon)`; a huge epsilon makes that proportional to `g`.
-    let (rate, epsilon) = (1e-3, 1e6_f32);
+    let (rate, epsilon) = (1e-3, 1e6);
     let training = TrainConfig {
         steps: 1,
         learning_rate: rate,
@@ -33,7 +33,7 @@ fn gradients_agree_with_finite_differences() {
     for param in Param::all(&config) {
         let (before, after) = (values(&params, param), values(&stepped, param));
         for index in [0, before.len() / 2, before.len() - 1] {
-            let gradient = (before[index] - after[index]) / rate * f64::from(epsilon);
+            let gradient = (before[index] - after[index]) / rate * epsilon;
             let loss_at = |change: f64| loss(&config, &changed(&params, param, index, change), &batch);
             let expected = (loss_at(1e-4) - loss_at(-1e-4)) / 2e-4;
             assert!(

@@ -90,7 +90,8 @@ pub struct Pretrained {
     pub left_out: Vec<(Step, String)>,
 }
 
-/// Loads a model: a Hugging Face or TransformerLens folder, a name on the hub, or [`DEMO`].
+/// Loads a model: a Hugging Face or TransformerLens folder, a name on the hub, or [`DEMO`]. (A
+/// folder that is called `demo` is reached as `./demo`.)
 ///
 /// # Errors
 ///
@@ -107,7 +108,7 @@ pub fn from_pretrained(name: &str, options: &LoadOptions) -> Result<Pretrained, 
     if !device.supports_dtype(options.dtype.dtype()) {
         return Err(Error::UnsupportedDtype { dtype: options.dtype, device: options.device.to_string() });
     }
-    if name == DEMO && !Path::new(name).is_dir() {
+    if name == DEMO {
         let (model, mut tokenizer) = demo::load(options.dtype, &device)?;
         tokenizer.set_default_prepend_bos(model.config().default_prepend_bos);
         return finish(name, model, Some(tokenizer), options);

@@ -105,7 +105,7 @@ fn correct_answers(
     let input = input(model, rows.collect(), [pieces.len(), pos]);
     let logits = model.run_with_hooks(&input, &RunOptions::default(), Vec::new())?.into_logits()?;
     let [_, _, d_vocab] = logits.dims();
-    let logits = values(logits)?;
+    let logits = values(&logits)?;
     let mut correct = 0;
     for (row, piece) in pieces.iter().enumerate() {
         for &answer in &piece.answers {
@@ -145,7 +145,7 @@ fn induction(
     for layer in layers {
         let pattern: Tensor<4> = cache.tensor(HookPoint::AttnPattern(layer))?;
         let [_, n_heads, ..] = pattern.dims();
-        let pattern = values(pattern.mean_dim(0))?;
+        let pattern = values(&pattern.mean_dim(0))?;
         for head in 0..n_heads {
             let attended = (SEGMENT + 1..pos).map(|query| {
                 let key = query + 1 - SEGMENT;
@@ -162,6 +162,6 @@ fn input(model: &HookedTransformer, tokens: Vec<i64>, shape: [usize; 2]) -> Inpu
     Input::Tokens(Tensor::<2, Int>::from_data(TensorData::new(tokens, shape), &model.device()))
 }
 
-fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+fn values<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>, TrainError> {
     tensor.try_to_vec_as::<f32>().map_err(|error| TrainError::Device(format!("{error:?}")))
 }
