@@ -1,6 +1,6 @@
 """The peer's side of `benches/forward.rs`: TransformerLens on the same shapes, random weights, f32.
 
-    OMP_NUM_THREADS=2 python benches/peers/transformer_lens.py
+    OMP_NUM_THREADS=2 python benches/peers/peer_transformer_lens.py
 
 Run it beside `cargo bench -p burn-lens-benches` on an idle machine and compare medians; quote ratios.
 """
