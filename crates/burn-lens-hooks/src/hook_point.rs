@@ -28,7 +28,7 @@ macro_rules! hook_points {
         /// assert_eq!(point, HookPoint::AttnPattern(3));
         /// assert_eq!(point.to_string(), "blocks.3.attn.hook_pattern");
         /// let error = "blocks.3.attn.hook_patern".parse::<HookPoint>().unwrap_err();
-        /// assert_eq!(error.nearest, ["blocks.3.attn.hook_pattern"]);
+        /// assert_eq!(error.nearest[0], "blocks.3.attn.hook_pattern");
         /// # Ok::<(), burn_lens_hooks::UnknownHook>(())
         /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
