@@ -95,6 +95,11 @@ fn optional_hooks() {
     }
 }
 
+fn zero_head_0(x: Tensor<4>, _: &mut HookContext<'_>) -> Tensor<4> {
+    let [batch, pos, _, d_model] = x.dims();
+    x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
+}
+
 /// The edits that the manifest of `tl-ln` describes.
 #[test]
 fn edits_at_optional_hooks() {
@@ -114,13 +119,7 @@ fn edits_at_optional_hooks() {
                 x.clone().slice_assign(part.clone(), x.slice(part) * 2.0)
             }),
         );
-        check(
-            "result",
-            Hook::edit("blocks.1.attn.hook_result", |x: Tensor<4>, _: &mut HookContext| {
-                let [batch, pos, _, d_model] = x.dims();
-                x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
-            }),
-        );
+        check("result", Hook::edit("blocks.1.attn.hook_result", zero_head_0));
         check(
             "mlp_in",
             Hook::edit("blocks.0.hook_mlp_in", |x: Tensor<3>, _: &mut HookContext| {
@@ -129,13 +128,7 @@ fn edits_at_optional_hooks() {
                 x.clone().slice_assign(part.clone(), x.slice(part) * 2.0)
             }),
         );
-        check(
-            "attn_in",
-            Hook::edit("blocks.0.hook_attn_in", |x: Tensor<4>, _: &mut HookContext| {
-                let [batch, pos, _, d_model] = x.dims();
-                x.slice_fill([0..batch, 0..pos, 0..1, 0..d_model], 0.0)
-            }),
-        );
+        check("attn_in", Hook::edit("blocks.0.hook_attn_in", zero_head_0));
     }
 }
 

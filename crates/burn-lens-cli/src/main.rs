@@ -3,14 +3,6 @@
 //! Each command turns arguments into a [`Report`], which is printed at one place, as text or as
 //! JSON. Results go to standard output; progress, notes and errors to standard error.
 
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "sizes, ids and counts that are far below every limit"
-)]
-
 mod args;
 mod commands;
 mod edits;

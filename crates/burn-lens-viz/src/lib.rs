@@ -6,13 +6,6 @@
 //!
 //! Everything here takes strings and numbers; no model, tensor or file is known.
 
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "counts of cells and colours, far below every limit"
-)]
-
 mod error;
 mod heat_map;
 mod json;
