@@ -2,7 +2,7 @@
 
 use burn_lens_tensor::{RankError, SliceError, burn::tensor::ExecutionError};
 
-use crate::{HookPoint, UnknownHook};
+use crate::{HookPoint, Param, UnknownHook};
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +138,12 @@ pub enum RunError {
         layer: isize,
         /// How many layers there are.
         n_layers: usize,
+    },
+    /// A weight that the model does not have, or does not give.
+    #[error("this model has no weight `{param}`")]
+    NoWeight {
+        /// Which.
+        param: Param,
     },
     /// A combination of options that makes no sense.
     #[error("{0}")]

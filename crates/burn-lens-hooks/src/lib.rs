@@ -4,6 +4,7 @@
 //! - [`Hook`] and [`Selector`]: read or edit an activation or its gradient, at names, globs or predicates
 //! - [`Hooks`]: the hooks of one run, called by a model at each point
 //! - [`ActivationCache`]: what a run kept
+//! - [`Param`] and [`Wiring`]: a model's weights by name, and how it is put together
 //! - [`HookedModel`]: the trait that ties them together; implement it for a model of your own
 //!
 //! Nothing here knows a concrete model, and nothing here opens a file.
@@ -16,9 +17,11 @@ mod hook;
 mod hook_point;
 mod hooks;
 mod model;
+mod param;
 mod registry;
 mod run;
 mod selector;
+mod wiring;
 
 pub use act_name::{get_act_name, parse_act_name};
 pub use axis::Axis;
@@ -28,6 +31,8 @@ pub use hook::{ContextValues, Hook, HookContext};
 pub use hook_point::{HookPoint, UnknownHook};
 pub use hooks::Hooks;
 pub use model::HookedModel;
+pub use param::{Param, UnknownParam};
 pub use registry::{HookId, HookRegistry, HookScope};
 pub use run::{CacheOptions, Input, Metric, ModelDims, Output, ReturnType, RunOptions};
 pub use selector::{Firing, Selector};
+pub use wiring::{BlockLayout, ModelWeights, NormPlacement, NormSite, Wiring};

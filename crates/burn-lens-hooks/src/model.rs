@@ -2,12 +2,12 @@
 
 use std::{collections::HashSet, sync::PoisonError};
 
-use burn_lens_tensor::burn::tensor::Device;
+use burn_lens_tensor::{AnyTensor, burn::tensor::Device};
 use indexmap::IndexMap;
 
 use crate::{
     ActivationCache, CacheOptions, Firing, Hook, HookId, HookPoint, HookRegistry, HookScope, Hooks, Input,
-    ModelDims, Output, ReturnType, RunError, RunOptions, Selector, hooks::Sink,
+    ModelDims, Output, Param, ReturnType, RunError, RunOptions, Selector, Wiring, hooks::Sink,
 };
 
 /// A model whose activations can be read and edited.
@@ -93,6 +93,19 @@ pub trait HookedModel {
     /// If the input does not fit the model. Failures inside hooks are reported by `hooks`.
     fn forward(&self, input: &Input, options: &RunOptions, hooks: &mut Hooks<'_>)
     -> Result<Output, RunError>;
+
+    /// One of its weights, in the layout that [`Param`] documents; `None` if it has none by that
+    /// name. What an analysis of weights or of single heads needs; a model that gives none can
+    /// still be run, hooked and cached.
+    fn param(&self, param: Param) -> Option<AnyTensor> {
+        let _ = param;
+        None
+    }
+
+    /// How it is put together, for analyses that take its residual stream apart.
+    fn wiring(&self) -> Option<Wiring> {
+        None
+    }
 
     /// The hooks installed on it, if it can hold any.
     fn registry(&self) -> Option<&HookRegistry> {

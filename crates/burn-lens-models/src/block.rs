@@ -5,7 +5,7 @@ use burn_lens_hooks::{HookPoint, Hooks};
 
 use crate::{
     ModelConfig, ModelError, Param, Parameters,
-    components::{Attention, AttentionInput, LayerKeyValues, Mlp, Norm, NormKind, Reach},
+    components::{Attention, AttentionInput, HookedNorm, LayerKeyValues, Mlp, Norm, NormKind, Reach},
     config::{BlockLayout, NormPlacement},
     forward::Pass,
 };

@@ -1,6 +1,7 @@
 //! What a model is made of: each axis of variation is an enum with its own fields.
 
 use burn_lens_hooks::ModelDims;
+pub use burn_lens_hooks::{BlockLayout, NormPlacement};
 
 use crate::{
     ModelError,
@@ -136,26 +137,6 @@ pub struct NormConfig {
     pub weights: bool,
     /// A further norm right after the embedding.
     pub after_embedding: bool,
-}
-
-/// Where norms sit in a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormPlacement {
-    /// On what a half reads (GPT-2, Llama).
-    Pre,
-    /// On what a half writes (OLMo 2).
-    Post,
-    /// On both (Gemma 2).
-    Both,
-}
-
-/// How the halves of a block are wired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlockLayout {
-    /// The MLP reads what attention wrote.
-    Sequential,
-    /// Both read the same stream (GPT-J, Pythia).
-    Parallel,
 }
 
 impl AttentionConfig {

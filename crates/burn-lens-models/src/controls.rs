@@ -75,7 +75,7 @@ fn shuffled(param: Param, tensor: &AnyTensor, seed: u64) -> Result<(Param, AnyTe
 pub fn random_parameters(config: &ModelConfig, seed: u64, device: &Device, dtype: FloatType) -> Parameters {
     let deviation = 0.8 / (config.d_model as f64).sqrt();
     let draw = |param: Param| -> (Param, AnyTensor) {
-        let shape = param.shape(config);
+        let shape = param.shape(&config.dims());
         let tensor = if let [rows, cols] = shape[..] {
             let mut rng = stream(seed, param);
             let values: Vec<f64> = match Normal::new(0.0, deviation) {
@@ -101,7 +101,7 @@ pub fn random_parameters(config: &ModelConfig, seed: u64, device: &Device, dtype
         };
         (param, tensor)
     };
-    Param::all(config).into_iter().map(draw).collect()
+    config.params().into_iter().map(draw).collect()
 }
 
 impl fmt::Display for Control {

@@ -5,7 +5,7 @@ use burn_lens_hooks::{HookPoint, Hooks, Input, Output, ReturnType, RunError, Run
 
 use crate::{
     HookedTransformer,
-    components::{Masks, PositionIds, Positions, RotaryTables},
+    components::{HookedNorm, Masks, PositionIds, Positions, RotaryTables},
     kv_cache::KvCache,
     loss,
 };

@@ -29,6 +29,7 @@ mod source;
 mod stacked;
 mod transformer;
 
+pub use burn_lens_hooks::Param;
 pub use config::{
     AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement,
 };
@@ -38,7 +39,7 @@ pub use families::{ARCHITECTURES, Architecture, architecture_config, export, to_
 pub use generate::{FinishReason, GenerateOptions, Generated, StopCheck, generate};
 pub use hf_config::HfConfig;
 pub use kv_cache::KvCache;
-pub use params::{Param, Parameters};
+pub use params::Parameters;
 pub use sampling::Sampling;
 pub use source::{Layout, Source, load_parameters};
 pub use transformer::HookedTransformer;

@@ -166,14 +166,14 @@ pub fn load_parameters(
     let mut params = Parameters::default();
     let embed = architecture.source(config, Param::Embed);
     let names = weights.names();
-    for param in Param::all(config) {
+    for param in config.params() {
         let source = architecture.source(config, param);
         if param == Param::WU && source.name == embed.name && embed.layout == Layout::Same {
             params.insert(param, params.get::<2>(Param::Embed)?.transpose());
             continue;
         }
         let name = architecture.stored_name(&source.name, &names);
-        let shape = param.shape(config);
+        let shape = param.shape(&config.dims());
         let data = weights.get(&name, &source.layout.stored_shape(&shape))?;
         let found = data.dtype();
         if FloatType::from_dtype(found).is_none() {

@@ -4,12 +4,13 @@ use std::sync::OnceLock;
 
 use burn::tensor::{DType, Device};
 use burn_lens_hooks::{
-    Firing, HookPoint, HookRegistry, HookedModel, Hooks, Input, ModelDims, Output, RunError, RunOptions,
+    Firing, HookPoint, HookRegistry, HookedModel, Hooks, Input, ModelDims, Output, Param, RunError,
+    RunOptions, Wiring,
 };
 use burn_lens_tensor::AnyTensor;
 
 use crate::{
-    ModelConfig, ModelError, Param, Parameters,
+    ModelConfig, ModelError, Parameters,
     block::Block,
     components::{Embed, Norm, NormKind, PosEmbed, Positions, Unembed},
     forward::same_hardware,
@@ -159,6 +160,22 @@ impl HookedModel for HookedTransformer {
 
     fn device(&self) -> Device {
         self.device.clone()
+    }
+
+    fn param(&self, param: Param) -> Option<AnyTensor> {
+        self.params.any(param).cloned()
+    }
+
+    fn wiring(&self) -> Option<Wiring> {
+        Some(Wiring {
+            layout: self.config.layout,
+            placement: self.config.norm.placement,
+            norm: self.config.norm.kind,
+            final_norm: self.config.norm.final_kind,
+            eps: self.config.norm.eps,
+            causal: !self.config.attention.bidirectional,
+            logits_soft_cap: self.config.logits_soft_cap,
+        })
     }
 
     fn registry(&self) -> Option<&HookRegistry> {

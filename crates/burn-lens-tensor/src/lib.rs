@@ -9,6 +9,7 @@
 //! - [`Slice`]: positions along an axis, with Python's meaning
 //! - [`Weights`]: where named weights come from, without opening a file
 //! - [`grad_hook`]: an identity that hands the gradient passing through it to a closure
+//! - [`Norm`]: layer norm and root-mean-square norm, as arithmetic
 //! - [`numeric`]: the few numerically delicate operations, written once
 //!
 //! Only the private module `backend` names a burn backend.
@@ -17,6 +18,7 @@ mod any;
 mod backend;
 mod dtype;
 mod nearest;
+mod norm;
 pub mod numeric;
 mod slice;
 mod weights;
@@ -25,6 +27,7 @@ pub use any::{AnyTensor, RankError, TypedTensor};
 pub use backend::{BackendInfo, DeviceError, DeviceSpec, backends, grad_hook};
 pub use dtype::{FloatType, UnknownFloatType};
 pub use nearest::nearest;
+pub use norm::{Norm, NormKind};
 pub use slice::{Indices, Slice, SliceError};
 pub use weights::{MemoryWeights, WeightError, Weights};
 

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { out, seed, steps, samples, evaluate_every, dry_run } = Arguments::parse();
     let mut language = Language::new(seed);
     let model = demo_config(language.words());
-    let sizes = Param::all(&model).into_iter().map(|param| param.shape(&model).iter().product::<usize>());
+    let sizes = model.params().into_iter().map(|param| param.shape(&model.dims()).iter().product::<usize>());
     let parameters: usize = sizes.sum();
     let tokens = language.tokens(steps);
     eprintln!("{parameters} parameters ({} KiB), {steps} steps, {tokens} tokens", parameters * 4 / 1024);

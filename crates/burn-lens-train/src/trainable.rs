@@ -13,7 +13,7 @@ use crate::{Batch, TrainError};
 /// The name of the field of vectors, which the optimizer matches.
 pub(crate) const VECTORS: &str = "vectors";
 
-/// A model's weights as burn parameters, in the order of `Param::all`.
+/// A model's weights as burn parameters, in the order of `ModelConfig::params`.
 ///
 /// Every weight of a model is a vector or a matrix, so two lists hold any architecture.
 #[derive(Module, Debug)]
@@ -43,7 +43,7 @@ impl Trainable {
     /// the configuration's.
     pub fn new(config: &ModelConfig, params: &Parameters) -> Result<Self, TrainError> {
         params.check(config)?;
-        let names = Name::all(config);
+        let names = config.params();
         if let Some((param, _)) = params.iter().find(|(param, _)| !names.contains(param)) {
             return Err(TrainError::NotTrainable(param));
         }
@@ -75,7 +75,7 @@ impl Trainable {
         const SAME: &str = "the configuration is the one that this was made with";
         let (mut vectors, mut matrices) = (self.vectors.iter(), self.matrices.iter());
         let mut params = Parameters::default();
-        for name in Name::all(config) {
+        for name in config.params() {
             if is_vector(name, config) {
                 params.insert(name, vectors.next().expect(SAME).val());
             } else {
@@ -131,7 +131,7 @@ impl Trainable {
 }
 
 fn is_vector(name: Name, config: &ModelConfig) -> bool {
-    name.shape(config).len() == 1
+    name.shape(&config.dims()).len() == 1
 }
 
 /// The sum of squares `[1]` of each gradient, in the order of `params`.

@@ -30,7 +30,7 @@ fn gradients_agree_with_finite_differences() {
         ..TrainConfig::default()
     };
     let stepped = train_from(&training, &config, &params, &mut |_| batch.clone(), &mut |_| {}).unwrap();
-    for param in Param::all(&config) {
+    for param in config.params() {
         let (before, after) = (values(&params, param), values(&stepped, param));
         for index in [0, before.len() / 2, before.len() - 1] {
             let gradient = (before[index] - after[index]) / rate * epsilon;
@@ -61,7 +61,8 @@ fn the_same_seed_gives_the_same_bits() {
     let run = |seed| {
         let training = TrainConfig { steps: 8, seed, ..TrainConfig::default() };
         let params = train(&training, &tiny(), &device(), &mut repeats, &mut |_| {}).unwrap();
-        Param::all(&tiny())
+        tiny()
+            .params()
             .into_iter()
             .flat_map(|param| values(&params, param))
             .map(f64::to_bits)
@@ -90,7 +91,7 @@ fn gradients_are_clipped_to_the_norm_over_all_parameters() {
         let mut trainer = Trainer::new(&training, &config, &params).unwrap();
         let norm = trainer.step(&repeats(0)).unwrap().grad_norm;
         let after = trainer.parameters();
-        let squares = Param::all(&config).into_iter().flat_map(|param| {
+        let squares = config.params().into_iter().flat_map(|param| {
             let (before, after) = (values(&params, param), values(&after, param));
             before.into_iter().zip(after).map(|(a, b)| (a - b) * (a - b)).collect::<Vec<_>>()
         });
@@ -116,8 +117,8 @@ fn only_matrices_decay() {
     let mut trainer = Trainer::new(&training, &config, &params).unwrap();
     trainer.step(&repeats(0)).unwrap();
     let after = trainer.parameters();
-    for param in Param::all(&config) {
-        let kept = if param.shape(&config).len() == 2 { 0.75 } else { 1.0 };
+    for param in config.params() {
+        let kept = if param.shape(&config.dims()).len() == 2 { 0.75 } else { 1.0 };
         for (before, after) in values(&params, param).into_iter().zip(values(&after, param)) {
             assert!((before * kept - after).abs() < 1e-6, "{param}: {before} to {after}");
         }

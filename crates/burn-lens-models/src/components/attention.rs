@@ -10,7 +10,7 @@ use burn::tensor::{Tensor, module};
 use burn_lens_hooks::{HookPoint, Hooks};
 use burn_lens_tensor::numeric;
 
-use super::{Norm, NormKind, Positions, alibi, mask::Mask, rotary::RotaryTable};
+use super::{HookedNorm, Norm, NormKind, Positions, alibi, mask::Mask, rotary::RotaryTable};
 use crate::{ModelConfig, ModelError, Param, Parameters};
 
 /// One projection into heads.

@@ -9,7 +9,7 @@
 use burn::tensor::{Tensor, module};
 use burn_lens_hooks::{HookPoint, Hooks};
 
-use super::{ActFn, Norm, NormKind};
+use super::{ActFn, HookedNorm, Norm, NormKind};
 use crate::{
     ModelConfig, ModelError, Param, Parameters,
     config::{MlpConfig, MlpKind},

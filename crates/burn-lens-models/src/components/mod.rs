@@ -11,13 +11,14 @@ mod rotary;
 mod unembed;
 
 pub use act_fn::{ActFn, UnknownActFn};
-pub use norm::{Norm, NormKind};
+pub use burn_lens_tensor::{Norm, NormKind};
 pub use rotary::{Pairing, Rotary, RotaryScaling};
 
 pub(crate) use attention::{Attention, AttentionInput, LayerKeyValues, Reach};
 pub(crate) use embed::{Embed, PosEmbed};
 pub(crate) use mask::{Masks, PositionIds};
 pub(crate) use mlp::Mlp;
+pub(crate) use norm::HookedNorm;
 pub(crate) use rotary::RotaryTables;
 pub(crate) use unembed::Unembed;
 

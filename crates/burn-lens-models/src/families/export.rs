@@ -22,9 +22,9 @@ pub fn export(model: &HookedTransformer) -> Result<Vec<(String, AnyTensor)>, Mod
     check_expressible(config)?;
     let target = exported_config(config);
     let mut tensors = Vec::new();
-    for param in Param::all(&target) {
+    for param in target.params() {
         let source = TransformerLens.source(&target, param);
-        let shape = param.shape(&target);
+        let shape = param.shape(&target.dims());
         let stored = source.layout.stored_shape(&shape);
         let tensor = match (&shape[..], &stored[..]) {
             (&[len], stored) => {
@@ -49,7 +49,7 @@ pub fn export(model: &HookedTransformer) -> Result<Vec<(String, AnyTensor)>, Mod
         };
         tensors.push((source.name, tensor));
     }
-    let exported = |param: Param| Param::all(&target).contains(&param);
+    let exported = |param: Param| target.params().contains(&param);
     if let Some((param, _)) = params.iter().find(|&(param, _)| !exported(param)) {
         return Err(ModelError::NotExpressible(format!("`{param}` of this model")));
     }
