@@ -188,6 +188,6 @@ fn stacked_weights() {
     let fused: Tensor<2> = model.parameters().get(Param::WQ(1)).unwrap();
     assert_eq!(head.into_data(), fused.narrow(1, 2 * attention.d_head, attention.d_head).into_data());
     assert!(!model.w_q().unwrap().can_mut(), "the stack is shared, not made anew");
-    assert_eq!(model.w_e_pos().dims()[0], config.d_vocab);
+    assert_eq!(model.w_e_pos().unwrap().dims()[0], config.d_vocab);
     assert!(model.w_gate().is_some());
 }

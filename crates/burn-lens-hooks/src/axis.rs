@@ -25,6 +25,8 @@ pub enum Axis {
     DMlp,
     /// Output vocabulary.
     Vocab,
+    /// What a read-out gives.
+    DOut,
     /// Experts of a mixture.
     Expert,
     /// Experts chosen for a token.
@@ -50,6 +52,7 @@ impl Axis {
             Self::DHead => "d_head",
             Self::DMlp => "d_mlp",
             Self::Vocab => "d_vocab_out",
+            Self::DOut => "d_out",
             Self::Expert => "n_experts",
             Self::TopExpert => "experts_per_token",
             Self::Routed => "n_routed",

@@ -126,6 +126,11 @@ impl ActivationCache {
         })
     }
 
+    /// Adds or replaces an activation, for instance one derived from others.
+    pub fn insert(&mut self, point: HookPoint, value: AnyTensor) {
+        self.values.insert(point, value);
+    }
+
     /// Whether an activation was kept.
     #[must_use]
     pub fn contains(&self, point: HookPoint) -> bool {
@@ -290,7 +295,8 @@ fn firing_order(point: HookPoint) -> (usize, usize, HookPoint) {
         HookPoint::LnFinalScale
         | HookPoint::LnFinalNormalized
         | HookPoint::UnembedIn
-        | HookPoint::UnembedOut => 2,
+        | HookPoint::UnembedOut
+        | HookPoint::ReadOut => 2,
         _ => usize::from(point.layer().is_some()),
     };
     (group, point.layer().unwrap_or(0), point)

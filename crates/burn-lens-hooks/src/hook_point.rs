@@ -8,8 +8,8 @@ use std::{fmt, str::FromStr};
 use burn_lens_tensor::nearest;
 
 use crate::Axis::{
-    self, Batch, DHead, DMlp, DModel, Expert, Head, KeyPos, KvHead, One, Pos, QueryPos, Routed, TopExpert,
-    Vocab,
+    self, Batch, DHead, DMlp, DModel, DOut, Expert, Head, KeyPos, KvHead, One, Pos, QueryPos, Routed,
+    TopExpert, Vocab,
 };
 
 macro_rules! hook_points {
@@ -114,14 +114,16 @@ macro_rules! hook_points {
 hook_points! {
     model {
         Tokens "hook_tokens" [Batch Pos] "token ids, as integers";
+        ReadIn "hook_read_in" [Batch Pos DModel] "what the read-in of a model without a vocabulary made of its input vectors";
         EmbedLnScale "embed.ln.hook_scale" [Batch Pos One] "divisor of the norm after the embedding";
         EmbedLnNormalized "embed.ln.hook_normalized" [Batch Pos DModel] "embedding divided by its scale, before weight and bias";
-        Embed "hook_embed" [Batch Pos DModel] "token embedding";
+        Embed "hook_embed" [Batch Pos DModel] "token embedding, or the vectors that stand in for it";
         PosEmbed "hook_pos_embed" [Batch Pos DModel] "learned position embedding";
         LnFinalScale "ln_final.hook_scale" [Batch Pos One] "divisor of the final norm";
         LnFinalNormalized "ln_final.hook_normalized" [Batch Pos DModel] "final residual divided by its scale, before weight and bias";
         UnembedIn "unembed.hook_in" [Batch Pos DModel] "input of the unembedding";
         UnembedOut "unembed.hook_out" [Batch Pos Vocab] "output of the unembedding, before any soft-cap";
+        ReadOut "hook_read_out" [Batch Pos DOut] "output of the read-out of a model without a vocabulary";
     }
     block {
         ResidPre "hook_resid_pre" [Batch Pos DModel] "residual stream entering the block";

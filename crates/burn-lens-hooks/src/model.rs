@@ -76,9 +76,10 @@ pub trait HookedModel {
             HookPoint::Tokens | HookPoint::EmbedLnScale | HookPoint::EmbedLnNormalized => {
                 matches!(input, Input::Tokens(_))
             }
+            HookPoint::ReadIn => matches!(input, Input::Vectors(_)),
             HookPoint::Embed | HookPoint::PosEmbed => !matches!(input, Input::Resid(_)),
             HookPoint::LnFinalScale | HookPoint::LnFinalNormalized => !stopped,
-            HookPoint::UnembedIn | HookPoint::UnembedOut => !stopped && !no_logits,
+            HookPoint::UnembedIn | HookPoint::UnembedOut | HookPoint::ReadOut => !stopped && !no_logits,
             point => point.layer().is_none_or(|layer| (start..stop).contains(&layer)),
         })
     }

@@ -67,6 +67,8 @@ macro_rules! params {
 params! {
     model {
         Embed "embed.W_E" "`[d_vocab, d_model]`";
+        ReadInW "read_in.W" "`[d_in, d_model]`";
+        ReadInB "read_in.b" "`[d_model]`";
         EmbedLnW "embed.ln.w" "`[d_model]`";
         EmbedLnB "embed.ln.b" "`[d_model]`";
         PosEmbed "pos_embed.W_pos" "`[n_ctx, d_model]`";
@@ -74,6 +76,8 @@ params! {
         LnFinalB "ln_final.b" "`[d_model]`";
         WU "unembed.W_U" "`[d_model, d_vocab_out]`";
         BU "unembed.b_U" "`[d_vocab_out]`";
+        ReadOutW "read_out.W" "`[d_model, d_out]`";
+        ReadOutB "read_out.b" "`[d_out]`";
     }
     block {
         Ln1W "ln1.w" "`[d_model]`";
@@ -116,6 +120,9 @@ impl Param {
         match self {
             Self::Embed => vec![dims.d_vocab, d_model],
             Self::PosEmbed => vec![dims.n_ctx, d_model],
+            Self::ReadInW => vec![dims.d_in, d_model],
+            Self::ReadOutW => vec![d_model, dims.d_out],
+            Self::ReadOutB => vec![dims.d_out],
             Self::WU => vec![d_model, dims.d_vocab_out],
             Self::BU => vec![dims.d_vocab_out],
             Self::WQ(_) => vec![d_model, query],

@@ -22,6 +22,8 @@ pub struct ModelDims {
     pub d_vocab: usize,
     pub d_vocab_out: usize,
     pub n_ctx: usize,
+    pub d_in: usize,
+    pub d_out: usize,
 }
 
 impl ModelDims {
@@ -35,6 +37,7 @@ impl ModelDims {
             Axis::DHead => Some(self.d_head),
             Axis::DMlp => Some(self.d_mlp),
             Axis::Vocab => Some(self.d_vocab_out),
+            Axis::DOut => Some(self.d_out),
             Axis::One => Some(1),
             _ => None,
         }
@@ -46,6 +49,8 @@ impl ModelDims {
 pub enum Input {
     /// Token ids `[batch, pos]`.
     Tokens(Tensor<2, Int>),
+    /// Vectors `[batch, pos, d_in]`, for a model without a vocabulary; its read-in embeds them.
+    Vectors(Tensor<3>),
     /// Token embeddings `[batch, pos, d_model]`, in place of `hook_embed`; positions are added.
     Embeds(Tensor<3>),
     /// A residual stream `[batch, pos, d_model]`, for `start_at_layer`.
@@ -58,7 +63,7 @@ impl Input {
     pub fn batch_pos(&self) -> [usize; 2] {
         match self {
             Self::Tokens(tokens) => tokens.dims(),
-            Self::Embeds(x) | Self::Resid(x) => [x.dims()[0], x.dims()[1]],
+            Self::Vectors(x) | Self::Embeds(x) | Self::Resid(x) => [x.dims()[0], x.dims()[1]],
         }
     }
 }
@@ -117,7 +122,8 @@ impl RunOptions {
 /// What a run gave.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    /// `[batch, pos, d_vocab_out]`
+    /// `[batch, pos, d_vocab_out]`; of a model without a vocabulary what its read-out gives,
+    /// `[batch, pos, d_out]`.
     pub logits: Option<Tensor<3>>,
     /// `[1]`: mean over predicted tokens, padding left out.
     pub loss: Option<Tensor<1>>,

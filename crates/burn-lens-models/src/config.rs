@@ -19,9 +19,11 @@ pub struct ModelConfig {
     pub d_model: usize,
     /// Most positions that the model can take.
     pub n_ctx: usize,
-    /// Size of the input vocabulary.
+    /// Whether tokens or vectors go in and out.
+    pub interface: Interface,
+    /// Size of the input vocabulary; 0 without one.
     pub d_vocab: usize,
-    /// Size of the output vocabulary.
+    /// Size of the output vocabulary; 0 without one.
     pub d_vocab_out: usize,
     /// How heads attend.
     pub attention: AttentionConfig,
@@ -41,6 +43,37 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Whether a beginning-of-sequence token belongs before a prompt, unless the user says.
     pub default_prepend_bos: bool,
+}
+
+/// What goes in and out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Interface {
+    /// Tokens in, logits over a vocabulary out: an embedding and an unembedding.
+    #[default]
+    Tokens,
+    /// Vectors in, vectors out: a read-in and a read-out in their places.
+    Vectors(Readers),
+}
+
+/// The read-in `x W + b` and the read-out `x W + b` of a model without a vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readers {
+    /// Width of an input vector.
+    pub d_in: usize,
+    /// Width of an output vector; 1 for a scalar.
+    pub d_out: usize,
+    /// Whether the read-in has a bias.
+    pub in_bias: bool,
+    /// Whether the read-out has one.
+    pub out_bias: bool,
+}
+
+impl Readers {
+    /// With biases, as torch's Linear.
+    #[must_use]
+    pub fn plain(d_in: usize, d_out: usize) -> Self {
+        Self { d_in, d_out, in_bias: true, out_bias: true }
+    }
 }
 
 /// How heads attend.
@@ -183,6 +216,17 @@ impl ModelConfig {
             d_vocab: self.d_vocab,
             d_vocab_out: self.d_vocab_out,
             n_ctx: self.n_ctx,
+            d_in: self.readers().map_or(0, |readers| readers.d_in),
+            d_out: self.readers().map_or(0, |readers| readers.d_out),
+        }
+    }
+
+    /// Its read-in and read-out, if it has those in place of a vocabulary.
+    #[must_use]
+    pub fn readers(&self) -> Option<Readers> {
+        match self.interface {
+            Interface::Tokens => None,
+            Interface::Vectors(readers) => Some(readers),
         }
     }
 
@@ -224,6 +268,18 @@ impl ModelConfig {
         }
         if self.n_layers == 0 || attention.n_heads == 0 || attention.d_head == 0 || self.d_model == 0 {
             return bad("sizes", "at least one layer, head and dimension".to_owned(), "0".to_owned());
+        }
+        let Some(readers) = self.readers() else { return Ok(()) };
+        if readers.d_in == 0 || readers.d_out == 0 {
+            return bad("d_in and d_out", "at least 1".to_owned(), "0".to_owned());
+        }
+        if self.d_vocab != 0 || self.d_vocab_out != 0 || self.unembed_bias || self.tied {
+            let expected = "neither vocabulary nor unembedding beside d_in and d_out".to_owned();
+            return bad("d_vocab", expected, self.d_vocab.max(self.d_vocab_out).to_string());
+        }
+        if self.norm.after_embedding || self.logits_soft_cap.is_some() {
+            let found = "a norm after the embedding or a soft-cap on logits".to_owned();
+            return bad("d_in and d_out", "a plain read-in and read-out".to_owned(), found);
         }
         Ok(())
     }

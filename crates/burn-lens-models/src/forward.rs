@@ -5,9 +5,10 @@ use burn_lens_hooks::{HookPoint, Hooks, Input, Output, ReturnType, RunError, Run
 
 use crate::{
     HookedTransformer,
-    components::{HookedNorm, Masks, PositionIds, Positions, RotaryTables},
+    components::{Embed, HookedNorm, Masks, PositionIds, Positions, RotaryTables},
     kv_cache::KvCache,
     loss,
+    transformer::Ends,
 };
 
 /// What all blocks of one pass share.
@@ -43,6 +44,7 @@ impl HookedTransformer {
             past.check(self.config.n_layers, input.batch_pos()[0])?;
         }
         let offset = past.as_ref().map_or(0, |past| past.len());
+        self.check_interface(input, options)?;
         self.check_input(input, offset)?;
         let pass = self.pass(input, options, past.as_deref_mut(), offset)?;
         hooks.set_pos_offset(offset);
@@ -62,8 +64,12 @@ impl HookedTransformer {
         if options.return_type == ReturnType::None && !options.loss_per_token {
             return Ok(Output::default());
         }
-        let logits = self.unembed.forward(hooks, normed);
-        finish(logits, input, options)
+        match &self.ends {
+            Ends::Tokens { unembed, .. } => finish(unembed.forward(hooks, normed), input, options),
+            Ends::Vectors { read_out, .. } => {
+                Ok(Output { logits: Some(read_out.forward(hooks, normed)), ..Output::default() })
+            }
+        }
     }
 
     fn layers(&self, input: &Input, options: &RunOptions) -> Result<Layers, RunError> {
@@ -83,13 +89,35 @@ impl HookedTransformer {
         let start = resolve("start_at_layer", options.start_at_layer, 0)?;
         let stop = resolve("stop_at_layer", options.stop_at_layer, n_layers)?;
         match (options.start_at_layer, input) {
-            (Some(_), Input::Tokens(_) | Input::Embeds(_)) => Err(RunError::Options(
+            (Some(_), Input::Tokens(_) | Input::Vectors(_) | Input::Embeds(_)) => Err(RunError::Options(
                 "start_at_layer needs a residual stream as input (Input::Resid)".to_owned(),
             )),
             (None, Input::Resid(_)) => {
                 Err(RunError::Options("a residual stream as input needs start_at_layer".to_owned()))
             }
             _ => Ok(Layers { start, stop: stop.max(start), stopped: options.stop_at_layer.is_some() }),
+        }
+    }
+
+    /// Tokens go into a model with a vocabulary, vectors into one without, which has no next
+    /// token to take a loss of.
+    fn check_interface(&self, input: &Input, options: &RunOptions) -> Result<(), RunError> {
+        let refuse = |reason: String| Err(RunError::Options(reason));
+        let wants_loss =
+            options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both);
+        match (self.config.readers(), input) {
+            (Some(readers), Input::Tokens(_)) => refuse(format!(
+                "this model has no vocabulary: give it vectors [batch, pos, {}] (Input::Vectors), not tokens",
+                readers.d_in
+            )),
+            (None, Input::Vectors(_)) => refuse(
+                "this model reads tokens: give it tokens, or Input::Embeds [batch, pos, d_model]".to_owned(),
+            ),
+            (Some(_), _) if wants_loss => refuse(
+                "this model predicts no tokens: ask for its output (ReturnType::Logits) and take a loss of that"
+                    .to_owned(),
+            ),
+            _ => Ok(()),
         }
     }
 
@@ -103,7 +131,7 @@ impl HookedTransformer {
         }
         let device = match input {
             Input::Tokens(tokens) => tokens.device(),
-            Input::Embeds(x) | Input::Resid(x) => x.device(),
+            Input::Vectors(x) | Input::Embeds(x) | Input::Resid(x) => x.device(),
         };
         if !same_hardware(&device, &self.device) {
             return Err(RunError::Options(format!(
@@ -111,22 +139,26 @@ impl HookedTransformer {
                 self.device
             )));
         }
-        match input {
-            Input::Tokens(tokens) => check_tokens(tokens, self.config.d_vocab),
-            Input::Embeds(x) | Input::Resid(x) if x.dims()[2] != self.config.d_model => {
-                Err(RunError::InputShape {
-                    what: "the input",
-                    expected: format!("[batch, pos, {}]", self.config.d_model),
-                    found: x.dims().to_vec(),
-                })
-            }
-            Input::Embeds(x) | Input::Resid(x) if x.dtype() != self.dtype => Err(RunError::Options(format!(
+        let (x, width) = match input {
+            Input::Tokens(tokens) => return check_tokens(tokens, self.config.d_vocab),
+            Input::Vectors(x) => (x, self.config.dims().d_in),
+            Input::Embeds(x) | Input::Resid(x) => (x, self.config.d_model),
+        };
+        if x.dims()[2] != width {
+            return Err(RunError::InputShape {
+                what: "the input",
+                expected: format!("[batch, pos, {width}]"),
+                found: x.dims().to_vec(),
+            });
+        }
+        if x.dtype() != self.dtype {
+            return Err(RunError::Options(format!(
                 "the input is of {:?}, but the model computes in {:?}",
                 x.dtype(),
                 self.dtype
-            ))),
-            _ => Ok(()),
+            )));
         }
+        Ok(())
     }
 
     fn pass(
@@ -168,10 +200,14 @@ impl HookedTransformer {
 
     /// The stream that enters the first block.
     fn residual(&self, input: &Input, hooks: &mut Hooks<'_>, pass: &Pass) -> Result<Tensor<3>, RunError> {
-        let embed = match input {
-            Input::Resid(resid) => return Ok(resid.clone()),
-            Input::Embeds(embeds) => embeds.clone(),
-            Input::Tokens(tokens) => self.embedded(tokens, hooks)?,
+        let embed = match (input, &self.ends) {
+            (Input::Resid(resid), _) => return Ok(resid.clone()),
+            (Input::Tokens(tokens), Ends::Tokens { embed, .. }) => self.embedded(embed, tokens, hooks)?,
+            (Input::Vectors(x), Ends::Vectors { read_in, .. }) => read_in.forward(hooks, x.clone()),
+            (Input::Embeds(embeds), _) => embeds.clone(),
+            (Input::Tokens(_), Ends::Vectors { .. }) | (Input::Vectors(_), Ends::Tokens { .. }) => {
+                return Err(RunError::Options("the input does not fit the model's ends".to_owned()));
+            }
         };
         let embed = hooks.at(HookPoint::Embed, embed);
         Ok(match &self.pos_embed {
@@ -184,12 +220,17 @@ impl HookedTransformer {
         })
     }
 
-    fn embedded(&self, tokens: &Tensor<2, Int>, hooks: &mut Hooks<'_>) -> Result<Tensor<3>, RunError> {
+    fn embedded(
+        &self,
+        embed: &Embed,
+        tokens: &Tensor<2, Int>,
+        hooks: &mut Hooks<'_>,
+    ) -> Result<Tensor<3>, RunError> {
         let (tokens, changed) = hooks.at_changed(HookPoint::Tokens, tokens.clone());
         if changed {
             check_tokens(&tokens, self.config.d_vocab)?;
         }
-        let embed = self.embed.forward(tokens);
+        let embed = embed.forward(tokens);
         Ok(match &self.embed_norm {
             None => embed,
             Some(norm) => norm.forward(hooks, [HookPoint::EmbedLnScale, HookPoint::EmbedLnNormalized], embed),

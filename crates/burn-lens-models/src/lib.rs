@@ -31,7 +31,8 @@ mod transformer;
 
 pub use burn_lens_hooks::Param;
 pub use config::{
-    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement,
+    AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig,
+    NormPlacement, Readers,
 };
 pub use controls::{Control, UnknownControl, random_parameters};
 pub use error::ModelError;

@@ -9,7 +9,7 @@ use burn_lens_tensor::{AnyTensor, FloatType, TypedTensor};
 use crate::{
     ModelConfig, ModelError,
     components::{NormKind, Positions},
-    config::{MlpBias, MlpKind, NormPlacement},
+    config::{Interface, MlpBias, MlpKind, NormPlacement},
 };
 
 impl ModelConfig {
@@ -24,7 +24,11 @@ impl ModelConfig {
         let norm_b = |kind: NormKind| norm.weights && kind == NormKind::Layer;
         let post = norm.placement == NormPlacement::Both;
         match param {
-            Param::Embed | Param::WU | Param::WQ(_) | Param::WK(_) | Param::WV(_) | Param::WO(_) => true,
+            Param::Embed | Param::WU => self.interface == Interface::Tokens,
+            Param::ReadInW | Param::ReadOutW => self.readers().is_some(),
+            Param::ReadInB => self.readers().is_some_and(|readers| readers.in_bias),
+            Param::ReadOutB => self.readers().is_some_and(|readers| readers.out_bias),
+            Param::WQ(_) | Param::WK(_) | Param::WV(_) | Param::WO(_) => true,
             Param::EmbedLnW => norm.after_embedding && norm.kind != NormKind::None,
             Param::EmbedLnB => norm.after_embedding && norm.kind == NormKind::Layer,
             Param::PosEmbed => self.positions == Positions::Learned,
@@ -166,13 +170,14 @@ impl Parameters {
         self.0.values().map(|tensor| tensor.shape().iter().product::<usize>()).sum()
     }
 
-    /// The dtype of the embedding, which is the model's.
+    /// The dtype of the embedding or read-in, which is the model's.
     ///
     /// # Errors
     ///
-    /// If there is no embedding.
+    /// If there is neither.
     pub fn dtype(&self) -> Result<DType, ModelError> {
-        self.0.get(&Param::Embed).map(AnyTensor::dtype).ok_or(ModelError::MissingParam(Param::Embed))
+        let first = self.0.get(&Param::Embed).or(self.0.get(&Param::ReadInW));
+        first.map(AnyTensor::dtype).ok_or(ModelError::MissingParam(Param::Embed))
     }
 }
 

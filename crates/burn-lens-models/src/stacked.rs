@@ -119,10 +119,10 @@ impl HookedTransformer {
         b_out -> Tensor<2> = |model, layer| model.params.find::<1>(Param::BOut(layer))
     }
 
-    /// Token embedding `[d_vocab, d_model]`.
+    /// Token embedding `[d_vocab, d_model]`; `None` in models without a vocabulary.
     #[must_use]
-    pub fn w_e(&self) -> Tensor<2> {
-        self.embed.w_e.clone()
+    pub fn w_e(&self) -> Option<Tensor<2>> {
+        self.params.find(Param::Embed)
     }
 
     /// Learned position embedding `[n_ctx, d_model]`; `None` in models without.
@@ -132,27 +132,29 @@ impl HookedTransformer {
     }
 
     /// Token and position embeddings, one below the other: `[d_vocab + n_ctx, d_model]`; the
-    /// token embedding alone in models without learned positions.
+    /// token embedding alone in models without learned positions; `None` in models without a
+    /// vocabulary.
     #[must_use]
-    pub fn w_e_pos(&self) -> Tensor<2> {
+    pub fn w_e_pos(&self) -> Option<Tensor<2>> {
         let stacked = self.stacks.w_e_pos.get_or_init(|| {
+            let w_e = self.w_e()?;
             Some(match self.w_pos() {
-                None => self.w_e(),
-                Some(w_pos) => Tensor::cat(vec![self.w_e(), w_pos], 0),
+                None => w_e,
+                Some(w_pos) => Tensor::cat(vec![w_e, w_pos], 0),
             })
         });
-        stacked.clone().unwrap_or_else(|| self.w_e())
+        stacked.clone()
     }
 
-    /// Unembedding `[d_model, d_vocab_out]`.
+    /// Unembedding `[d_model, d_vocab_out]`; `None` in models without a vocabulary.
     #[must_use]
-    pub fn w_u(&self) -> Tensor<2> {
-        self.unembed.w_u.clone()
+    pub fn w_u(&self) -> Option<Tensor<2>> {
+        self.params.find(Param::WU)
     }
 
     /// Unembedding bias `[d_vocab_out]`; `None` in models without.
     #[must_use]
     pub fn b_u(&self) -> Option<Tensor<1>> {
-        self.unembed.b_u.clone()
+        self.params.find(Param::BU)
     }
 }

@@ -1,4 +1,4 @@
-//! The transformer: embedding, blocks, final norm, unembedding.
+//! The transformer: embedding or read-in, blocks, final norm, unembedding or read-out.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,8 @@ use burn_lens_tensor::AnyTensor;
 use crate::{
     ModelConfig, ModelError, Parameters,
     block::Block,
-    components::{Embed, Norm, NormKind, PosEmbed, Positions, Unembed},
+    components::{Embed, Norm, NormKind, PosEmbed, Positions, ReadIn, ReadOut, Unembed},
+    config::Interface,
     forward::same_hardware,
     stacked::Stacks,
 };
@@ -26,17 +27,45 @@ use crate::{
 pub struct HookedTransformer {
     pub(crate) config: ModelConfig,
     pub(crate) params: Parameters,
-    pub(crate) embed: Embed,
+    pub(crate) ends: Ends,
     pub(crate) embed_norm: Option<Norm>,
     pub(crate) pos_embed: Option<PosEmbed>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) ln_final: Norm,
-    pub(crate) unembed: Unembed,
     pub(crate) device: Device,
     pub(crate) dtype: DType,
     pub(crate) stacks: Stacks,
     registry: HookRegistry,
     firing: OnceLock<Firing>,
+}
+
+/// How things get into the stream and out of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Ends {
+    Tokens { embed: Embed, unembed: Unembed },
+    Vectors { read_in: ReadIn, read_out: ReadOut },
+}
+
+impl Ends {
+    fn new(config: &ModelConfig, params: &Parameters) -> Result<Self, ModelError> {
+        if let Interface::Vectors(_) = config.interface {
+            return Ok(Self::Vectors { read_in: ReadIn::new(params)?, read_out: ReadOut::new(params)? });
+        }
+        let unembed = Unembed {
+            w_u: params.get(Param::WU)?,
+            b_u: params.find(Param::BU),
+            soft_cap: config.logits_soft_cap,
+        };
+        Ok(Self::Tokens { embed: Embed { w_e: params.get(Param::Embed)? }, unembed })
+    }
+
+    fn device_and_dtype(&self) -> (Device, DType) {
+        let first = match self {
+            Self::Tokens { embed, .. } => &embed.w_e,
+            Self::Vectors { read_in, .. } => &read_in.w,
+        };
+        (first.device().without_autodiff(), first.dtype())
+    }
 }
 
 impl HookedTransformer {
@@ -48,8 +77,8 @@ impl HookedTransformer {
     pub fn new(config: ModelConfig, params: Parameters) -> Result<Self, ModelError> {
         config.check()?;
         params.check(&config)?;
-        let w_e = params.get::<2>(Param::Embed)?;
-        let (device, dtype) = (w_e.device().without_autodiff(), w_e.dtype());
+        let ends = Ends::new(&config, &params)?;
+        let (device, dtype) = ends.device_and_dtype();
         let norm = |kind: NormKind, w: Param, b: Param| Norm {
             kind,
             eps: config.norm.eps,
@@ -65,18 +94,12 @@ impl HookedTransformer {
         let blocks = (0..config.n_layers)
             .map(|layer| Block::new(&config, layer, &params))
             .collect::<Result<_, ModelError>>()?;
-        let unembed = Unembed {
-            w_u: params.get(Param::WU)?,
-            b_u: params.find(Param::BU),
-            soft_cap: config.logits_soft_cap,
-        };
         Ok(Self {
-            embed: Embed { w_e },
+            ends,
             embed_norm,
             pos_embed,
             blocks,
             ln_final: norm(config.norm.final_kind, Param::LnFinalW, Param::LnFinalB),
-            unembed,
             device,
             dtype,
             stacks: Stacks::default(),
@@ -127,7 +150,11 @@ impl HookedTransformer {
     }
 
     fn list_firing(&self) -> Firing {
-        let mut firing = Firing { optional: vec![HookPoint::Tokens], ..Firing::default() };
+        let mut firing = Firing::default();
+        match self.ends {
+            Ends::Tokens { .. } => firing.optional.push(HookPoint::Tokens),
+            Ends::Vectors { .. } => firing.always.push(HookPoint::ReadIn),
+        }
         let normed = |kind: NormKind| kind != NormKind::None;
         if self.config.norm.after_embedding && normed(self.config.norm.kind) {
             firing.always.extend([HookPoint::EmbedLnScale, HookPoint::EmbedLnNormalized]);
@@ -144,7 +171,10 @@ impl HookedTransformer {
         if normed(self.config.norm.final_kind) {
             firing.always.extend([HookPoint::LnFinalScale, HookPoint::LnFinalNormalized]);
         }
-        firing.always.extend([HookPoint::UnembedIn, HookPoint::UnembedOut]);
+        match self.ends {
+            Ends::Tokens { .. } => firing.always.extend([HookPoint::UnembedIn, HookPoint::UnembedOut]),
+            Ends::Vectors { .. } => firing.always.push(HookPoint::ReadOut),
+        }
         firing
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, TensorData};
 use burn_lens_models::{
-    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, ModelError, NormConfig,
+    AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, ModelConfig, ModelError, NormConfig,
     NormPlacement, Param, Parameters,
     components::{ActFn, NormKind, Positions},
     random_parameters,
@@ -189,6 +189,7 @@ fn tiny() -> ModelConfig {
         logits_soft_cap: None,
         unembed_bias: true,
         tied: false,
+        interface: Interface::Tokens,
         default_prepend_bos: true,
     }
 }

@@ -7,6 +7,7 @@ mod embed;
 mod mask;
 mod mlp;
 mod norm;
+mod reader;
 mod rotary;
 mod unembed;
 
@@ -19,6 +20,7 @@ pub(crate) use embed::{Embed, PosEmbed};
 pub(crate) use mask::{Masks, PositionIds};
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::HookedNorm;
+pub(crate) use reader::{ReadIn, ReadOut};
 pub(crate) use rotary::RotaryTables;
 pub(crate) use unembed::Unembed;
 

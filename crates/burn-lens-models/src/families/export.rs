@@ -7,7 +7,7 @@ use super::{Architecture, transformer_lens::TransformerLens};
 use crate::{
     HookedTransformer, Layout, ModelConfig, ModelError, NormPlacement, Param,
     components::{NormKind, Pairing, Positions, RotaryScaling},
-    config::{BlockLayout, MlpBias, MlpConfig, MlpKind},
+    config::{BlockLayout, Interface, MlpBias, MlpConfig, MlpKind},
 };
 
 /// The model's weights under TransformerLens's state-dict names and shapes.
@@ -62,7 +62,7 @@ fn exported_config(config: &ModelConfig) -> ModelConfig {
     "HookedTransformer".clone_into(&mut config.architecture);
     (config.attention.qkv_bias, config.attention.out_bias) = (true, true);
     config.mlp = config.mlp.map(|mlp| MlpConfig { bias: MlpBias::BehindProduct, ..mlp });
-    (config.unembed_bias, config.tied) = (true, false);
+    (config.unembed_bias, config.tied) = (config.interface == Interface::Tokens, false);
     config
 }
 
@@ -151,8 +151,29 @@ pub fn to_config_json(config: &ModelConfig) -> Result<String, ModelError> {
     });
     if let Value::Object(map) = &mut json {
         map.extend(positions_json(&config.positions));
+        map.extend(interface_json(&config.interface));
     }
     Ok(format!("{json:#}\n"))
+}
+
+/// What is ours in that format: a model without a vocabulary.
+fn interface_json(interface: &Interface) -> serde_json::Map<String, Value> {
+    let json = match interface {
+        Interface::Tokens => Value::Null,
+        Interface::Vectors(readers) => json!({
+            "d_vocab": Value::Null,
+            "d_vocab_out": Value::Null,
+            "default_prepend_bos": false,
+            "d_in": readers.d_in,
+            "d_out": readers.d_out,
+            "read_in_bias": readers.in_bias,
+            "read_out_bias": readers.out_bias,
+        }),
+    };
+    match json {
+        Value::Object(map) => map,
+        _ => serde_json::Map::new(),
+    }
 }
 
 fn positions_json(positions: &Positions) -> serde_json::Map<String, Value> {

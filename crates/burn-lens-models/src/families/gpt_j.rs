@@ -9,7 +9,9 @@ use super::Architecture;
 use crate::{
     HfConfig, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Pairing, Positions, Rotary, RotaryScaling},
-    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{
+        AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement,
+    },
 };
 
 pub(super) struct GptJ;
@@ -65,6 +67,7 @@ impl Architecture for GptJ {
             logits_soft_cap: None,
             unembed_bias: true,
             tied: hf.bool_or("tie_word_embeddings", false)?,
+            interface: Interface::Tokens,
             default_prepend_bos: true,
         })
     }

@@ -10,7 +10,9 @@ use super::Architecture;
 use crate::{
     HfConfig, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{
+        AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement,
+    },
 };
 
 pub(super) struct GptNeo;
@@ -57,6 +59,7 @@ impl Architecture for GptNeo {
             logits_soft_cap: None,
             unembed_bias: false,
             tied: hf.bool_or("tie_word_embeddings", true)?,
+            interface: Interface::Tokens,
             default_prepend_bos: true,
         })
     }

@@ -9,7 +9,9 @@ use super::Architecture;
 use crate::{
     HfConfig, Layout, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{
+        AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement,
+    },
 };
 
 pub(super) struct GptNeoX;
@@ -56,6 +58,7 @@ impl Architecture for GptNeoX {
             logits_soft_cap: None,
             unembed_bias: false,
             tied: hf.bool_or("tie_word_embeddings", false)?,
+            interface: Interface::Tokens,
             default_prepend_bos: false,
         })
     }

@@ -9,7 +9,9 @@ use super::Architecture;
 use crate::{
     HfConfig, ModelConfig, ModelError, Param, Source,
     components::{ActFn, NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{
+        AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement,
+    },
 };
 
 pub(super) struct Llama;
@@ -68,6 +70,7 @@ pub(super) fn base(
         logits_soft_cap: None,
         unembed_bias: false,
         tied: hf.bool_or("tie_word_embeddings", false)?,
+        interface: Interface::Tokens,
         default_prepend_bos: true,
     })
 }

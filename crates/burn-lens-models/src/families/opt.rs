@@ -9,7 +9,9 @@ use super::Architecture;
 use crate::{
     HfConfig, Layout, ModelConfig, ModelError, Param, Source,
     components::{NormKind, Positions},
-    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{
+        AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement,
+    },
 };
 
 /// Rows of the position embedding in front of position 0.
@@ -62,6 +64,7 @@ impl Architecture for Opt {
             logits_soft_cap: None,
             unembed_bias: false,
             tied: hf.bool_or("tie_word_embeddings", true)?,
+            interface: Interface::Tokens,
             default_prepend_bos: true,
         })
     }

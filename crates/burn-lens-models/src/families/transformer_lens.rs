@@ -8,7 +8,10 @@ use super::Architecture;
 use crate::{
     HfConfig, Layout, ModelConfig, ModelError, Param, Source,
     components::{ActFn, NormKind, Pairing, Positions, Rotary, RotaryScaling},
-    config::{AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement},
+    config::{
+        AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, NormConfig, NormPlacement,
+        Readers,
+    },
 };
 
 pub(super) struct TransformerLens;
@@ -60,7 +63,9 @@ impl Architecture for TransformerLens {
         refuse(hf)?;
         let d_model = hf.size("d_model")?;
         let d_head = hf.size("d_head")?;
-        let d_vocab = hf.size("d_vocab")?;
+        let interface = interface(hf)?;
+        let d_vocab =
+            if interface == Interface::Tokens { hf.size("d_vocab")? } else { vocabulary_of_none(hf)? };
         let n_ctx = hf.size("n_ctx")?;
         let (norm, pre) = norm(hf)?;
         Ok(ModelConfig {
@@ -69,7 +74,7 @@ impl Architecture for TransformerLens {
             d_model,
             n_ctx,
             d_vocab,
-            d_vocab_out: sized_or(hf, "d_vocab_out", d_vocab)?,
+            d_vocab_out: if d_vocab == 0 { 0 } else { sized_or(hf, "d_vocab_out", d_vocab)? },
             attention: attention(hf, d_model, d_head, norm.eps)?,
             mlp: mlp(hf, d_model)?,
             norm: NormConfig { weights: !pre, ..norm },
@@ -80,7 +85,8 @@ impl Architecture for TransformerLens {
                 BlockLayout::Sequential
             },
             logits_soft_cap: positive(hf, "output_logits_soft_cap")?,
-            unembed_bias: true,
+            unembed_bias: interface == Interface::Tokens,
+            interface,
             tied: false,
             default_prepend_bos: hf.bool_or("default_prepend_bos", true)?,
         })
@@ -123,6 +129,25 @@ fn state_dict_name(config: &ModelConfig, param: Param) -> String {
         Param::BPost(l) => format!("blocks.{l}.mlp.b_in"),
         other => other.to_string(),
     }
+}
+
+/// Our own keys: TransformerLens has no word for a read-in and a read-out.
+fn interface(hf: &HfConfig) -> Result<Interface, ModelError> {
+    let bias = [hf.bool_or("read_in_bias", true)?, hf.bool_or("read_out_bias", true)?];
+    let Some(d_in) = hf.find_size("d_in")? else { return Ok(Interface::Tokens) };
+    let [in_bias, out_bias] = bias;
+    Ok(Interface::Vectors(Readers { d_in, d_out: hf.size("d_out")?, in_bias, out_bias }))
+}
+
+/// A model with a read-in has no vocabulary; the keys may stand there as 0 or null.
+fn vocabulary_of_none(hf: &HfConfig) -> Result<usize, ModelError> {
+    for key in ["d_vocab", "d_vocab_out"] {
+        if let Some(found) = hf.find_f64(key)?.filter(|&size| size > 0.0) {
+            let expected = "absent, beside `d_in`".to_owned();
+            return Err(ModelError::BadValue { key: key.to_owned(), expected, found: found.to_string() });
+        }
+    }
+    Ok(0)
 }
 
 fn refuse(hf: &HfConfig) -> Result<(), ModelError> {

@@ -14,7 +14,8 @@ pub(super) fn writing_weights(draft: &mut Draft) {
         // The embedding is normed first; its norm's output is what enters the stream.
         vectors.extend([Param::EmbedLnB]);
     } else {
-        matrices.push(Param::Embed);
+        matrices.extend([Param::Embed, Param::ReadInW]);
+        vectors.push(Param::ReadInB);
     }
     for l in 0..draft.config.n_layers {
         matrices.extend([Param::WO(l), Param::WOut(l)]);

@@ -8,7 +8,11 @@
 use burn::tensor::Tensor;
 
 use super::Draft;
-use crate::{ModelError, Param, components::NormKind, config::MlpKind};
+use crate::{
+    ModelError, Param,
+    components::NormKind,
+    config::{Interface, MlpKind},
+};
 
 /// Weights that read a norm, with their biases.
 type Readers<'a> = &'a [(Param, Param)];
@@ -32,7 +36,11 @@ pub(super) fn run(draft: &mut Draft) -> Result<(), ModelError> {
         }
     }
     let final_kind = draft.config.norm.final_kind;
-    fold(draft, final_kind, Param::LnFinalW, Param::LnFinalB, &[(Param::WU, Param::BU)])?;
+    let last = match draft.config.interface {
+        Interface::Tokens => (Param::WU, Param::BU),
+        Interface::Vectors(_) => (Param::ReadOutW, Param::ReadOutB),
+    };
+    fold(draft, final_kind, Param::LnFinalW, Param::LnFinalB, &[last])?;
     settle(draft);
     Ok(())
 }
@@ -79,5 +87,8 @@ fn settle(draft: &mut Draft) {
     config.norm.weights = false;
     config.attention.qkv_bias |= params.contains(Param::BQ(0));
     config.unembed_bias |= params.contains(Param::BU);
+    if let Interface::Vectors(readers) = &mut config.interface {
+        readers.out_bias |= params.contains(Param::ReadOutB);
+    }
     config.tied = false;
 }

@@ -80,9 +80,13 @@ impl Step {
                 "norms on what the halves write would undo the centring",
             )),
             Self::CenterUnembed => because(
+                config.readers().is_some(),
+                "its read-out gives values, not logits: a constant added to all of them changes them",
+            )
+            .or(because(
                 config.logits_soft_cap.is_some(),
                 "its logits are soft-capped, so a constant added to all of them changes probabilities",
-            ),
+            )),
             Self::FoldValueBiases => {
                 because(config.attention.sinks, "with attention sinks pattern rows do not sum to 1").or(
                     because(

@@ -24,7 +24,8 @@ mod start;
 mod vocabulary;
 
 use burn_lens_models::{
-    AttentionConfig, BlockLayout, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig, NormPlacement,
+    AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, ModelConfig, NormConfig,
+    NormPlacement,
     components::{ActFn, NormKind, Positions},
 };
 use rand::SeedableRng;
@@ -120,6 +121,7 @@ pub fn demo_config(words: &Vocabulary) -> ModelConfig {
         logits_soft_cap: None,
         unembed_bias: true,
         tied: false,
+        interface: Interface::Tokens,
         default_prepend_bos: true,
     }
 }
