@@ -9,6 +9,7 @@ mod formats;
 mod generation;
 mod gradients;
 mod hooks;
+mod in_context;
 mod invariants;
 mod parity_hf;
 mod parity_tl;

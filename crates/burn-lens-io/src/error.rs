@@ -39,6 +39,20 @@ pub enum IoError {
         source: Source,
     },
 
+    /// A TOML file is not TOML, or not of the expected form.
+    #[error("{} is not the TOML that was expected", path.display())]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Source,
+    },
+    /// A settings file is neither TOML nor JSON by its name.
+    #[error("{} should end in .toml or .json", path.display())]
+    SettingsFormat {
+        /// The file.
+        path: PathBuf,
+    },
     /// A safetensors header is malformed: not JSON, overlapping or missing bytes, a shape that
     /// does not fit its bytes.
     #[error("{} is not a valid safetensors file", path.display())]

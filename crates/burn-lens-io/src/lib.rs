@@ -4,6 +4,7 @@
 //!   [`Weights`](burn_lens_tensor::Weights) table; safetensors are memory-mapped and not copied
 //! - [`Tokenizer`]: text to token ids and back, with `TransformerLens`'s rules for the BOS token
 //! - [`resolve`]: a hub name or a folder, to a folder (feature `hub`, on by default)
+//! - [`read_settings`]: what a user wrote in TOML or JSON
 //! - [`save_safetensors`], [`read_safetensors`], [`write_atomically`]: results, to disk and back
 //!
 //! Files and servers are not trusted. Whatever bytes they hold, the answer is an [`IoError`]
@@ -16,12 +17,14 @@ mod checkpoint;
 mod error;
 mod hub;
 mod saving;
+mod settings;
 mod tokenizer;
 
 pub use checkpoint::{Access, Checkpoint};
 pub use error::IoError;
 pub use hub::{DownloadProgress, HubOptions, resolve};
 pub use saving::{read_safetensors, safetensors_from_bytes, save_safetensors, write_atomically};
+pub use settings::read_settings;
 pub use tokenizer::{
     Occurrence, PaddingSide, StrToken, TokenBatch, TokenInput, TokenOptions, TokenRef, Tokenizer,
 };

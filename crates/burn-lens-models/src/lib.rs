@@ -5,6 +5,7 @@
 //! - [`ARCHITECTURES`]: the checkpoints that can be loaded, one file each in `families`
 //! - [`Parameters`]: the weights, by [`Param`]; [`processing`] turns them into others that
 //!   compute the same
+//! - [`convert`](mod@convert): checkpoints of other programs, by a table of rules
 //! - [`generate`]: text from a model, with a [`KvCache`]
 //!
 //! Nothing here opens a file: weights come through [`burn_lens_tensor::Weights`] and
@@ -14,6 +15,7 @@ mod block;
 pub mod components;
 mod config;
 mod controls;
+pub mod convert;
 mod error;
 mod families;
 mod forward;
