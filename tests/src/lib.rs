@@ -4,6 +4,8 @@
 
 #![cfg(test)]
 
+mod activation_cache;
+mod activation_cache_golden;
 mod common;
 mod formats;
 mod generation;

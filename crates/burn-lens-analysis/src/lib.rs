@@ -1,3 +1,22 @@
 //! Analyses of a transformer, written against [`HookedModel`](burn_lens_hooks::HookedModel) and
 //! [`ActivationCache`](burn_lens_hooks::ActivationCache) alone: they run on any model that
 //! implements the trait.
+//!
+//! - [`Residuals`]: the residual stream taken apart (TransformerLens's `ActivationCache` methods)
+//! - [`direct_logit_attribution`]: which parts of a model write its answer
+//! - [`logit_lens`]: what a model would say if it stopped after each layer
+//! - [`attention_summaries`]: what each head attends to, in a few numbers
+
+mod attention;
+mod attribution;
+mod error;
+mod lens;
+mod resid;
+
+pub use attention::{HeadSummary, attention_summaries};
+pub use attribution::{AttributionOptions, Unit, attribution_hooks, direct_logit_attribution};
+pub use error::AnalysisError;
+pub use lens::{LensCell, LensOptions, LensToken, LogitLens, TunedLens, logit_lens};
+pub use resid::{
+    Answers, Component, LogitAttrs, NeuronOptions, Normalize, ResidStack, Residuals, StackOptions, Sublayers,
+};

@@ -39,6 +39,8 @@ pub struct Wiring {
     pub eps: f64,
     /// Whether a position reads no later one.
     pub causal: bool,
+    /// Queries, keys and values are clamped to `±clip` behind their hooks.
+    pub clip_qkv: Option<f64>,
     /// `cap · tanh(logits / cap)` at the end.
     pub logits_soft_cap: Option<f64>,
 }

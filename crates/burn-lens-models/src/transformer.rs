@@ -204,6 +204,7 @@ impl HookedModel for HookedTransformer {
             final_norm: self.config.norm.final_kind,
             eps: self.config.norm.eps,
             causal: !self.config.attention.bidirectional,
+            clip_qkv: self.config.attention.clip_qkv,
             logits_soft_cap: self.config.logits_soft_cap,
         })
     }

@@ -25,6 +25,7 @@
 //! ```
 //!
 //! Everything this crate re-exports can be depended on alone: [`hooks`] (names, hooks, cache),
+//! [`analysis`] (the residual stream taken apart, attribution, lenses),
 //! [`models`] (components, families, weight processing, generation), [`io`] (files, hub,
 //! tokenizer), [`tensor`] (devices, dtypes), [`linalg`].
 
@@ -33,6 +34,7 @@ mod error;
 mod pretrained;
 mod text;
 
+pub use burn_lens_analysis as analysis;
 pub use burn_lens_hooks as hooks;
 pub use burn_lens_io as io;
 pub use burn_lens_linalg as linalg;
