@@ -1,9 +1,32 @@
-//! Decompositions of weight matrices.
+//! Circuit linear algebra: matrices of low rank, decompositions and what compares circuits.
 //!
-//! They run through faer on the host in `f64` whatever the matrices' dtype is, and give their
-//! result back on the device and in the dtype of the input. Signs are fixed, so results are
-//! the same on every run and device.
+//! - [`FactoredMatrix`]: a product of two small factors with any leading axes, whose singular
+//!   values, eigenvalues, norms and largest entries are found without forming it
+//! - [`svd`]: the decomposition of a dense matrix
+//! - [`composition_scores`]: how much of what one circuit writes another reads
+//! - [`principal_angles`] and [`subspace_overlap`]: how far two spaces are the same
+//! - [`baseline`]: what random matrices would give
+//!
+//! Products run on the tensors' device. Decompositions run through faer on the host in `f64`
+//! whatever the matrices' dtype is, leading indices in parallel, and give vectors back on the device
+//! and in the dtype of the input. Signs are fixed, so results are the same on every run and device.
 
+pub mod baseline;
+mod complex;
+mod composition;
+mod error;
+mod factored;
+mod host;
+mod matrices;
+mod subspace;
 mod svd;
+mod values;
 
-pub use svd::{Svd, SvdError, svd};
+pub use complex::Complex;
+pub use composition::{CompositionCores, composition_scores};
+pub use error::LinalgError;
+pub use factored::{Eigen, Entry, Extreme, FactoredMatrix, FactoredSvd, Index};
+pub use matrices::Matrices;
+pub use subspace::{orthonormal_basis, principal_angles, subspace_overlap};
+pub use svd::{Svd, svd};
+pub use values::Values;

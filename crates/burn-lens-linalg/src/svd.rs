@@ -1,7 +1,12 @@
-//! The thin singular value decomposition.
+//! The thin singular value decomposition of a dense matrix.
 
 use burn::tensor::{Tensor, TensorData};
 use faer::{Mat, MatRef};
+
+use crate::{
+    LinalgError,
+    host::{Host, upload},
+};
 
 /// `M = U diag(s) Vᵀ`, thin.
 #[derive(Clone, Debug)]
@@ -12,21 +17,6 @@ pub struct Svd {
     pub s: Tensor<1>,
     /// `[cols, k]`; orthonormal columns, **not** transposed.
     pub v: Tensor<2>,
-}
-
-/// Why a matrix could not be decomposed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SvdError {
-    /// It holds NaN or an infinity.
-    #[error("the matrix holds NaN or an infinity")]
-    NotFinite,
-    /// The iteration did not converge.
-    #[error("the iteration did not converge")]
-    NoConvergence,
-    /// The device failed.
-    #[error("the matrix could not be read from its device")]
-    Device,
 }
 
 /// The thin singular value decomposition of `m`, computed in `f64` on the host.
@@ -50,32 +40,75 @@ pub enum SvdError {
 /// assert_eq!(svd.s.into_data().to_vec::<f32>().unwrap(), [4.0, 3.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn svd(m: Tensor<2>) -> Result<Svd, SvdError> {
+pub fn svd(m: Tensor<2>) -> Result<Svd, LinalgError> {
+    const NAME: &str = "the matrix";
     let [rows, cols] = m.dims();
     let (device, dtype) = (m.device().without_autodiff(), m.dtype());
-    let values: Vec<f64> = m.try_into_vec_as().map_err(|_| SvdError::Device)?;
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(SvdError::NotFinite);
-    }
-    let matrix = MatRef::from_row_major_slice(&values, rows, cols);
-    let svd = matrix.thin_svd().map_err(|_| SvdError::NoConvergence)?;
-    let k = rows.min(cols);
-    let (mut u, mut v) = (svd.U().to_owned(), svd.V().to_owned());
-    fix_signs(&mut u, &mut v);
-    let s: Vec<f64> = svd.S().column_vector().iter().copied().collect();
-    let tensor = |m: &Mat<f64>, rows: usize| {
-        let values: Vec<f64> = (0..rows).flat_map(|i| (0..k).map(move |j| m[(i, j)])).collect();
-        Tensor::<2>::from_data(TensorData::new(values, [rows, k]), (&device, dtype))
-    };
+    let matrix = Host::read(m.unsqueeze_dim::<3>(0), NAME)?.mat(0, || NAME.to_owned())?;
+    let HostSvd { u, s, v } = host_svd(matrix.as_ref(), || NAME.to_owned())?;
+    let k = s.len();
     Ok(Svd {
-        u: tensor(&u, rows),
+        u: upload(&[u], [rows, k], &device, dtype).squeeze_dim(0),
         s: Tensor::from_data(TensorData::new(s, [k]), (&device, dtype)),
-        v: tensor(&v, cols),
+        v: upload(&[v], [cols, k], &device, dtype).squeeze_dim(0),
     })
 }
 
+/// A thin decomposition on the host.
+pub(crate) struct HostSvd {
+    pub(crate) u: Mat<f64>,
+    pub(crate) s: Vec<f64>,
+    pub(crate) v: Mat<f64>,
+}
+
+/// Decomposes `m`; `name` is for the error. Signs are not fixed.
+fn thin(m: MatRef<'_, f64>, name: impl Fn() -> String) -> Result<HostSvd, LinalgError> {
+    let (rows, cols) = m.shape();
+    if rows == 0 || cols == 0 {
+        return Ok(HostSvd { u: Mat::zeros(rows, 0), s: Vec::new(), v: Mat::zeros(cols, 0) });
+    }
+    let svd = m
+        .thin_svd()
+        .map_err(|_| LinalgError::NoConvergence { matrix: name(), what: "the singular vectors" })?;
+    let s = svd.S().column_vector().iter().copied().collect();
+    Ok(HostSvd { u: svd.U().to_owned(), s, v: svd.V().to_owned() })
+}
+
+/// Decomposes `m`, with signs fixed; `name` is for the error.
+pub(crate) fn host_svd(m: MatRef<'_, f64>, name: impl Fn() -> String) -> Result<HostSvd, LinalgError> {
+    let mut svd = thin(m, name)?;
+    fix_signs(&mut svd);
+    Ok(svd)
+}
+
+/// Decomposes `q_l core q_rᵀ`, where both `q` have orthonormal columns, with signs fixed.
+pub(crate) fn between(
+    q_l: &Mat<f64>,
+    core: MatRef<'_, f64>,
+    q_r: &Mat<f64>,
+    name: impl Fn() -> String,
+) -> Result<HostSvd, LinalgError> {
+    let core = thin(core, name)?;
+    let mut svd = HostSvd { u: q_l * &core.u, s: core.s, v: q_r * &core.v };
+    fix_signs(&mut svd);
+    Ok(svd)
+}
+
+/// The singular values of `m`, descending; `name` is for the error.
+pub(crate) fn host_singular_values(
+    m: MatRef<'_, f64>,
+    name: impl Fn() -> String,
+) -> Result<Vec<f64>, LinalgError> {
+    if m.nrows() == 0 || m.ncols() == 0 {
+        return Ok(Vec::new());
+    }
+    m.singular_values()
+        .map_err(|_| LinalgError::NoConvergence { matrix: name(), what: "the singular values" })
+}
+
 /// Turns each pair of columns so that the largest entry of `u`'s is positive.
-fn fix_signs(u: &mut Mat<f64>, v: &mut Mat<f64>) {
+fn fix_signs(svd: &mut HostSvd) {
+    let HostSvd { u, v, .. } = svd;
     for j in 0..u.ncols() {
         let largest = (0..u.nrows())
             .map(|i| u[(i, j)])
@@ -121,6 +154,6 @@ mod tests {
     fn refuses_what_is_not_finite() {
         let device = DeviceSpec::cpu().open().unwrap();
         let m = Tensor::<2>::from_floats([[1.0, f32::NAN]], &device);
-        assert_eq!(svd(m).unwrap_err(), SvdError::NotFinite);
+        assert_eq!(svd(m).unwrap_err(), LinalgError::NotFinite { matrix: "the matrix".to_owned() });
     }
 }

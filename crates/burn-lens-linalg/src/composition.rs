@@ -1,0 +1,150 @@
+//! Composition: how much of what one circuit writes another reads.
+
+use burn::tensor::Tensor;
+use faer::Mat;
+
+use crate::{
+    FactoredMatrix, LinalgError, Values,
+    factored::side::product,
+    host::{Host, upload},
+};
+
+/// Of each of some circuits, a small matrix `[k, d]` that stands for it in compositions.
+///
+/// Of a circuit `L = A B` whose output is read, `Rₐ B` with `AᵀA = RₐᵀRₐ`: it has the norms of `L` and
+/// of `L X` for every `X`. Of a circuit that reads, the same of its transpose. So
+/// `‖L R‖ = ‖core_l core_rᵀ‖`, and all pairs are one matrix product.
+#[derive(Clone, Debug)]
+pub struct CompositionCores {
+    /// `[n, k, d]`
+    cores: Tensor<3>,
+    norms: Vec<f64>,
+}
+
+impl CompositionCores {
+    /// The cores of circuits whose output is read.
+    ///
+    /// # Errors
+    ///
+    /// If a factor holds NaN or an infinity, or the device fails.
+    pub fn of_writers(circuits: &FactoredMatrix) -> Result<Self, LinalgError> {
+        let (left, right, naming) = circuits.sides();
+        let distinct = left.r_factors(&naming)?;
+        let rs: Vec<Mat<f64>> = left.map.iter().map(|&j| distinct[j].clone()).collect();
+        let k = left.rows().min(left.mid());
+        let rs = upload(&rs, [k, left.mid()], &circuits.device(), circuits.dtype());
+        let cores = product(rs, right.dense().transpose());
+        let norms = norms(cores.clone(), &naming.whole())?;
+        Ok(Self { cores, norms })
+    }
+
+    /// The cores of circuits that read.
+    ///
+    /// # Errors
+    ///
+    /// If a factor holds NaN or an infinity, or the device fails.
+    pub fn of_readers(circuits: &FactoredMatrix) -> Result<Self, LinalgError> {
+        Self::of_writers(&circuits.t())
+    }
+
+    /// How many circuits there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.norms.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.norms.is_empty()
+    }
+
+    /// Some of the circuits.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    #[must_use]
+    #[track_caller]
+    pub fn narrow(&self, start: usize, len: usize) -> Self {
+        Self {
+            cores: self.cores.clone().narrow(0, start, len),
+            norms: self.norms[start..start + len].to_vec(),
+        }
+    }
+
+    /// `‖L R‖ / (‖L‖ ‖R‖)` for each of these as `L` and each of `readers` as `R`: `[writers,
+    /// readers]`. 0 where a matrix is 0.
+    ///
+    /// # Errors
+    ///
+    /// If the widths differ, or the device fails.
+    pub fn scores(&self, readers: &Self) -> Result<Values, LinalgError> {
+        /// The entries of a block of products: 64 MiB of `f32`.
+        const BLOCK: usize = 1 << 24;
+        let ([n, k, d], [n_r, k_r, d_r]) = (self.cores.dims(), readers.cores.dims());
+        if d != d_r {
+            return Err(LinalgError::Shape {
+                what: "a composition",
+                left: vec![n, k, d],
+                right: vec![n_r, d_r, k_r],
+                expected: "circuits that write and read a stream of one width",
+            });
+        }
+        let r = readers.cores.clone().reshape([1, n_r * k_r, d]).transpose();
+        let block = (BLOCK / (k * n_r * k_r).max(1)).clamp(1, n.max(1));
+        let mut scores = Vec::with_capacity(n * n_r);
+        for start in (0..n).step_by(block) {
+            let len = block.min(n - start);
+            let l = self.cores.clone().narrow(0, start, len).reshape([1, len * k, d]);
+            // Sums of squares within each block of k × k_r.
+            let all = product(l, r.clone()).powi_scalar(2).reshape([len, k, n_r * k_r]);
+            let sums = all.sum_dim(1).reshape([1, len * n_r, k_r]).sum_dim(2);
+            let sums = Host::read(sums, "a composition")?.mat(0, || "a composition".to_owned())?;
+            for i in 0..len {
+                let of = self.norms[start + i];
+                let score = |j: usize| {
+                    let norms = of * readers.norms[j];
+                    if norms > 0.0 { sums[(i * n_r + j, 0)].sqrt() / norms } else { 0.0 }
+                };
+                scores.extend((0..n_r).map(score));
+            }
+        }
+        Ok(Values::new(vec![n, n_r], scores))
+    }
+}
+
+/// The norm of each core.
+fn norms(cores: Tensor<3>, name: &str) -> Result<Vec<f64>, LinalgError> {
+    let host = Host::read(cores, name)?;
+    (0..host.n).map(|i| Ok(host.mat(i, || name.to_owned())?.norm_l2())).collect()
+}
+
+/// `‖L R‖ / (‖L‖ ‖R‖)` (Frobenius norms) for each `L` of `left` with each `R` of `right`: `[left's
+/// leading axes, right's leading axes]`. From 0 to 1; 0 also where a matrix is 0.
+///
+/// Random matrices give about [`baseline::composition`](crate::baseline::composition).
+///
+/// # Shapes
+///
+/// - `left`: `[.., ldim, d]`
+/// - `right`: `[.., d, rdim]`
+///
+/// # Errors
+///
+/// If the widths differ, a factor holds NaN or an infinity, or the device fails.
+///
+/// Source: `composition_scores` of TransformerLens; Elhage et al. (2021).
+pub fn composition_scores(left: &FactoredMatrix, right: &FactoredMatrix) -> Result<Values, LinalgError> {
+    if left.rdim() != right.ldim() {
+        return Err(LinalgError::Shape {
+            what: "a composition",
+            left: left.shape(),
+            right: right.shape(),
+            expected: "[.., ldim, d] and [.., d, rdim]",
+        });
+    }
+    let (writers, readers) = (CompositionCores::of_writers(left)?, CompositionCores::of_readers(right)?);
+    let scores = writers.scores(&readers)?;
+    Ok(Values::new([left.lead(), right.lead()].concat(), scores.into_data()))
+}
