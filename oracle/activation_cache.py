@@ -22,7 +22,7 @@ BATCH_AXIS = "tokens of one for each prompt are laid along the position axis (an
 SHORTFORMER = "the positions of shortformer are not in the stream, yet are given as a part of it"
 PARALLEL = "with mlp_input, attention that the MLP of a parallel block does not read is included"
 POST_NORM = "results are those before the norm that follows the sublayer, so they do not sum to its output"
-FINAL_RMS = "parts are centred at an RMS final norm because the blocks have LayerNorm"
+FINAL_RMS = "parts are centered at an RMS final norm because the blocks have LayerNorm"
 NO_MLP = "accumulated_bias asks the missing MLP of an attention-only block for b_out: AttributeError by default"
 UNSLICED = "batch_slice is ignored where the model has no norms"
 NEURON_SCALE = "neurons are divided by the scale of ln1 where mlp_input=True asks for that of ln2 (when projected)"
@@ -176,7 +176,9 @@ class CacheCases(Maker):
     def neurons(
         self, suffix, layer=None, neurons=None, pos=None, remainder=False, normalize="none", onto=None, wrong=None
     ):
-        args = dict(layer=layer, neuron_slice=neurons, pos_slice=pos, incl_remainder=remainder, project_output_onto=onto)
+        args = dict(
+            layer=layer, neuron_slice=neurons, pos_slice=pos, incl_remainder=remainder, project_output_onto=onto
+        )
         asked = args | dict(apply_ln=normalize != "none", return_labels=True, project_output_onto=self.projection(onto))
         numbers = Slice(neurons).indices(self.cfg.d_mlp)
         rows = []
@@ -208,9 +210,7 @@ class CacheCases(Maker):
             self.neurons(f"onto_{name}_attribution", None, None, (1, 4), True, "attribution", onto)
         self.neurons("attribution_at_1", 1, pos=-1, normalize="attribution")
 
-    def full(
-        self, suffix, layer=None, mlp_input=False, expand=True, normalize="none", pos=None, onto=None, wrong=None
-    ):
+    def full(self, suffix, layer=None, mlp_input=False, expand=True, normalize="none", pos=None, onto=None, wrong=None):
         args = dict(layer=layer, mlp_input=mlp_input, expand_neurons=expand, pos_slice=pos, project_output_onto=onto)
         asked = args | dict(apply_ln=normalize != "none", return_labels=True, project_output_onto=self.projection(onto))
         if self.cfg.attn_only and expand and layer != 0:
@@ -346,7 +346,11 @@ class CacheCases(Maker):
             "accumulated_resid": (self.dense.accumulated(None), "lens", dict(apply_ln=True)),
             "decompose_resid": (self.dense.sublayers(None), "attribution", dict(apply_ln=True)),
             "stack_head_results": (self.dense.heads(None), "attribution", dict(apply_ln=True)),
-            "get_full_resid_decomposition": (self.dense.full(None), "none", dict(expand_neurons=not self.cfg.attn_only)),
+            "get_full_resid_decomposition": (
+                self.dense.full(None),
+                "none",
+                dict(expand_neurons=not self.cfg.attn_only),
+            ),
         }
         for pos in (None, -1):
             for method, (rows, normalize, extra) in calls.items():

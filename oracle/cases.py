@@ -58,4 +58,6 @@ class Cases:
         write_tensors(directory / "cases.safetensors", self.tensors)
         sizes = [(directory / name).stat().st_size for name in ("cases.json", "cases.safetensors")]
         wrong = sum("tl_wrong" in row for row in self.rows)
-        print(f"{directory.name}: {len(self.rows)} cases, {wrong} wrong in TransformerLens, {sum(sizes) / 1024:.0f} KiB")
+        print(
+            f"{directory.name}: {len(self.rows)} cases, {wrong} wrong in TransformerLens, {sum(sizes) / 1024:.0f} KiB"
+        )

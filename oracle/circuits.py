@@ -16,7 +16,7 @@ ERRORS = (TypeError, KeyError, RuntimeError, AssertionError, AttributeError, Ind
 
 GQA = "the parameters of grouped-query attention are called _W_V: KeyError"
 UNFOLDED = "the weights of ln1 and ln_final are left out on an unfolded model"
-HALF_FOLDED = "ln2's weight is folded in (not its centring), ln_final's is left out of the readout"
+HALF_FOLDED = "ln2's weight is folded in (not its centering), ln_final's is left out of the readout"
 ELLIPSIS = "an ellipsis first in an index counts as one axis: AssertionError"
 
 SHAPES = {
@@ -188,7 +188,12 @@ def factored_compositions(cases, generator):
         scores = dense_composition(spread, right)
         call = lambda: composition_scores(FactoredMatrix(*parts[:2]), FactoredMatrix(*parts[2:]), broadcast_dims=True)
         add(cases, f"composition_scores.{name}", "composition_scores", args | {"broadcast": True}, scores, call)
-    parts = [random(generator, 3, 6, 2), random(generator, 3, 2, 5), random(generator, 3, 5, 3), random(generator, 3, 3, 4)]
+    parts = [
+        random(generator, 3, 6, 2),
+        random(generator, 3, 2, 5),
+        random(generator, 3, 5, 3),
+        random(generator, 3, 3, 4),
+    ]
     args = {key: cases.store(f"composition.paired.{key}", x) for key, x in zip(keys, parts, strict=True)}
     scores = dense_composition(parts[0] @ parts[1], parts[2] @ parts[3])
     call = lambda: composition_scores(FactoredMatrix(*parts[:2]), FactoredMatrix(*parts[2:]), broadcast_dims=False)
@@ -213,8 +218,8 @@ class Circuits:
     def __init__(self, model, folded=False):
         self.cfg = model.cfg
         weights = {name: tensor.detach() for name, tensor in model.named_parameters()}
-        centre = folded and self.cfg.normalization_type == "LN"
-        read = lambda x, norm: fold(x, weights.get(f"{norm}.w") if folded else None, centre)
+        center = folded and self.cfg.normalization_type == "LN"
+        read = lambda x, norm: fold(x, weights.get(f"{norm}.w") if folded else None, center)
         group = lambda name: (
             weights.get(name)
             if name in weights
@@ -240,10 +245,10 @@ class Circuits:
         return self.w_q @ self.w_k.transpose(-2, -1)
 
 
-def fold(matrix, weight, centre):
+def fold(matrix, weight, center):
     """`[.., d_model, n]` behind a norm: diag(w) W, and for LayerNorm without what its mean would read."""
     matrix = matrix if weight is None else weight[:, None] * matrix
-    return matrix - matrix.mean(-2, keepdim=True) if centre else matrix
+    return matrix - matrix.mean(-2, keepdim=True) if center else matrix
 
 
 def all_compositions(circuits, mode):

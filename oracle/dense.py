@@ -137,11 +137,11 @@ class Dense:
         return f"blocks.{layer}.ln{2 if mlp_input else 1}", self.cfg.normalization_type in LAYER_NORMS
 
     def normalize(self, rows, how, layer, mlp_input=False):
-        """`attribution`: centred, over the scale of the run, without weight and bias. `lens`: the norm itself."""
-        norm, centred = self.norm_at(layer, mlp_input)
+        """`attribution`: centered, over the scale of the run, without weight and bias. `lens`: the norm itself."""
+        norm, centered = self.norm_at(layer, mlp_input)
         if norm is None or how == "none":
             return rows
-        rows = [(label, x - x.mean(-1, keepdim=True) if centred else x) for label, x in rows]
+        rows = [(label, x - x.mean(-1, keepdim=True) if centered else x) for label, x in rows]
         if how == "attribution":
             return [(label, x / self.cache[f"{norm}.hook_scale"]) for label, x in rows]
         w, b = self.weights.get(f"{norm}.w", 1.0), self.weights.get(f"{norm}.b", 0.0)

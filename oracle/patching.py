@@ -114,9 +114,7 @@ class Patching:
             assert theirs.shape == right.shape and torch.allclose(theirs, right, rtol=0, atol=TOLERANCE), name
             self.cases.add(f"get_act_patch.{name}", f"get_act_patch_{name}", {}, right, axes=["layer", *axes])
         for name, (kinds, axes) in EVERY.items():
-            theirs = getattr(patching, f"get_act_patch_{name}")(
-                self.model, self.corrupt, self.clean_cache, self.metric
-            )
+            theirs = getattr(patching, f"get_act_patch_{name}")(self.model, self.corrupt, self.clean_cache, self.metric)
             suffix = name.removeprefix("attn_head_").removesuffix("_every")
             parts = [single[kind if name == "block_every" else f"attn_head_{kind}_{suffix}"] for kind in kinds]
             if name == "attn_head_by_pos_every":
@@ -125,7 +123,11 @@ class Patching:
             pad = lambda x: torch.nn.functional.pad(x, (0, heads - x.shape[-1])) if axes[-1] == "head" else x
             right = torch.stack([pad(part) for part in parts])
             assert torch.allclose(theirs, right, rtol=0, atol=TOLERANCE), name
-            note = "k and v of grouped-query attention have fewer heads; the rest is zero" if self.model.cfg.n_key_value_heads else None
+            note = (
+                "k and v of grouped-query attention have fewer heads; the rest is zero"
+                if self.model.cfg.n_key_value_heads
+                else None
+            )
             self.cases.add(f"get_act_patch.{name}", f"get_act_patch_{name}", {}, right, axes=["patch_type", *axes],
                            labels=list(kinds), note=note)  # fmt: skip
 
