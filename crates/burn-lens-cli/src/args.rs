@@ -13,7 +13,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use crate::edits::{Ablation, Addition, Scaling};
+use crate::{
+    commands::{AttributeArgs, LensArgs},
+    edits::{Ablation, Addition, Scaling},
+};
 
 /// Mechanistic interpretability of transformers: load a model, look at every activation, change any.
 #[derive(Debug, Parser)]
@@ -36,6 +39,7 @@ Examples:
   burn-lens run demo --prompt 'When Mary and John went to the store , John gave a drink to'
   burn-lens run gpt2 --prompt 'The cat sat' --save cache.safetensors --names 'blocks.*.attn.hook_pattern'
   burn-lens generate gpt2 --prompt 'The cat sat' --ablate z5:head=1
+  burn-lens attribute demo --prompt 'When Mary and John went to the store , John gave a drink to' --answer ' Mary' --against ' John' --by head
 
 MODEL is a folder (Hugging Face or TransformerLens format), a name on the Hugging Face hub, or
 `demo`, the bundled model.";
@@ -52,6 +56,10 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Run a model once: print the likely next tokens, or save its activations
     Run(RunArgs),
+    /// Which parts of a model write its answer: direct logit attribution
+    Attribute(AttributeArgs),
+    /// What a model would say if it stopped after each layer: the logit lens
+    Lens(LensArgs),
     /// The devices that models can run on
     Devices,
     /// A completion script for a shell
@@ -201,18 +209,29 @@ one), and go on into the new tokens: with a prompt of 5 tokens, pos=5 is the fir
 positions count from the end of the prompt, so pos=-1 is its last token, and an open range such as
 pos=-1: goes on into everything new. Without pos, an intervention applies to prompt and new tokens.";
 
+/// What a model is run on.
 #[derive(Debug, Args)]
-#[command(after_help = RUN_HELP, override_usage = RUN_USAGE, group = ArgGroup::new("input").args(["prompt", "tokens"]).required(true))]
-pub(crate) struct RunArgs {
-    /// A folder, a name on the hub, or `demo`
-    #[arg(value_name = "MODEL")]
-    pub(crate) name: String,
+#[command(group = ArgGroup::new("input").args(["prompt", "tokens"]).required(true))]
+pub(crate) struct PromptArgs {
     /// The texts to run on
     #[arg(long, short, value_name = "TEXT", num_args = 1..)]
     pub(crate) prompt: Vec<String>,
     /// Token ids to run on: a tensor `tokens` [batch, pos] and, if it is there, `attention_mask`
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) tokens: Option<PathBuf>,
+    /// Whether each prompt starts with the beginning-of-sequence token; the model's rule if not given
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub(crate) prepend_bos: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_HELP, override_usage = RUN_USAGE)]
+pub(crate) struct RunArgs {
+    /// A folder, a name on the hub, or `demo`
+    #[arg(value_name = "MODEL")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) input: PromptArgs,
     /// Save tokens, logits and activations here instead of printing the likely next tokens
     #[arg(long, short, value_name = "OUT.safetensors")]
     pub(crate) save: Option<PathBuf>,
@@ -227,9 +246,6 @@ pub(crate) struct RunArgs {
     /// logits are saved in full
     #[arg(verbatim_doc_comment, long, value_name = "SLICE", allow_hyphen_values = true, requires = "save")]
     pub(crate) pos: Option<Slice>,
-    /// Whether each prompt starts with the beginning-of-sequence token; the model's rule if not given
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
-    pub(crate) prepend_bos: Option<bool>,
     #[command(flatten)]
     pub(crate) edits: EditArgs,
     #[command(flatten)]

@@ -8,7 +8,8 @@ use std::{
 };
 
 use burn_lens::{
-    DEMO, Error as LensError, hooks::RunError, io::IoError, models::ModelError, tensor::nearest,
+    DEMO, Error as LensError, analysis::AnalysisError, hooks::RunError, io::IoError, models::ModelError,
+    tensor::nearest,
 };
 use burn_lens_viz::VizError;
 
@@ -29,6 +30,29 @@ pub(crate) enum CliError {
     /// A picture.
     #[error(transparent)]
     Viz(#[from] VizError),
+    /// An analysis.
+    #[error(transparent)]
+    Analysis(#[from] AnalysisError),
+    /// A token given as text or id that is not one.
+    #[error("--{flag} {text:?} is not a token of this model: {reason}")]
+    NotAToken {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        text: String,
+        /// Why it is none.
+        reason: String,
+    },
+    /// As many answers as prompts, or one.
+    #[error("--{flag} was given {found} times for {prompts} prompts: give it once, or once for each prompt")]
+    AnswerCount {
+        /// The flag.
+        flag: &'static str,
+        /// How many were given.
+        found: usize,
+        /// How many prompts there are.
+        prompts: usize,
+    },
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),

@@ -3,6 +3,7 @@
 //! Each command turns arguments into a [`Report`], which is printed at one place, as text or as
 //! JSON. Results go to standard output; progress, notes and errors to standard error.
 
+mod answers;
 mod args;
 mod commands;
 mod edits;
@@ -51,6 +52,8 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Hooks(args) => commands::hooks(args, progress),
         Command::Generate(args) => commands::generate(args, progress),
         Command::Run(args) => commands::run(args, progress),
+        Command::Attribute(args) => commands::attribute(args, progress),
+        Command::Lens(args) => commands::lens(args, progress),
         Command::Devices => Ok(commands::devices()),
         Command::Completions(args) => Ok(commands::completions(args)),
     }

@@ -40,6 +40,11 @@ pub(crate) fn shown(tokenizer: Option<&Tokenizer>, id: i64) -> String {
     token_text(tokenizer, id).map_or_else(|| format!("#{id}"), |text| format!("{text:?}"))
 }
 
+/// A token as pages show it, which make white space visible themselves: its text, or its id.
+pub(crate) fn plain(tokenizer: Option<&Tokenizer>, id: i64) -> String {
+    token_text(tokenizer, id).unwrap_or_else(|| format!("#{id}"))
+}
+
 /// As a table.
 pub(crate) fn next_token_table(next: &[NextToken]) -> String {
     let columns = [

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use burn_lens::{
     Pretrained, Tokens,
-    burn::tensor::TensorData,
-    hooks::HookedModel as _,
+    burn::tensor::{Tensor, TensorData},
+    hooks::{HookedModel as _, RunError},
     io::{TokenBatch, TokenOptions, read_safetensors},
 };
 
-use crate::{args::RunArgs, error::CliError};
+use crate::{args::PromptArgs, error::CliError};
 
-/// The tokens that `run` is asked to run on.
-pub(crate) fn tokens(args: &RunArgs, lens: &Pretrained) -> Result<Tokens, CliError> {
+/// The tokens that a command is asked to run on.
+pub(crate) fn tokens(args: &PromptArgs, lens: &Pretrained) -> Result<Tokens, CliError> {
     if let Some(path) = &args.tokens {
         return Ok(Tokens::new(from_file(path)?, &lens.model.device()));
     }
@@ -57,4 +57,22 @@ fn rows(
     }
     let ids: Vec<i64> = data.iter::<i64>().collect();
     Ok(ids.chunks(shape[1]).map(<[i64]>::to_vec).collect())
+}
+
+/// Each prompt alone, without padding.
+pub(crate) fn each_row(tokens: &Tokens, lens: &Pretrained) -> Vec<Tokens> {
+    let rows = tokens.batch.ids.iter().zip(&tokens.batch.attention_mask);
+    let real = rows.map(|(ids, mask)| -> Vec<i64> {
+        ids.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(&id, _)| id).collect()
+    });
+    real.map(|ids| {
+        let attention_mask = vec![vec![1; ids.len()]];
+        Tokens::new(TokenBatch { ids: vec![ids], attention_mask }, &lens.model.device())
+    })
+    .collect()
+}
+
+/// A tensor's values, read back.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f64>, CliError> {
+    tensor.try_into_vec_as().map_err(|error| RunError::Device(format!("{error:?}")).into())
 }

@@ -1,8 +1,8 @@
 //! Pictures of what a model does: text for a terminal, and web pages that need no network.
 //!
 //! - [`HeatMap`]: an attention pattern, or any matrix over tokens, in characters
-//! - [`Page`]: one self-contained HTML file of [`Section`]s: tables, tokens, bars and interactive
-//!   attention patterns
+//! - [`Page`]: one self-contained HTML file of [`Section`]s: tables, tokens, bars, grids and
+//!   interactive attention patterns
 //!
 //! Everything here takes strings and numbers; no model, tensor or file is known.
 
@@ -15,4 +15,4 @@ mod page;
 pub use error::VizError;
 pub use heat_map::{HeatMap, Palette};
 pub use label::visible;
-pub use page::{Attention, Bar, Column, Page, Section, Token};
+pub use page::{Attention, Bar, Cell, Column, Grid, Page, Section, Token};

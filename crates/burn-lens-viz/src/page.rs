@@ -5,6 +5,11 @@ use serde::Serialize;
 
 use crate::{VizError, error::finite, json, visible};
 
+mod grid;
+
+use grid::GridView;
+pub use grid::{Cell, Grid};
+
 /// A page of sections.
 ///
 /// All text is escaped, whatever it holds. The page follows the reader's light or dark theme,
@@ -51,6 +56,7 @@ enum Body {
     Tokens(Vec<Token>),
     Table { columns: Vec<Column>, rows: Vec<Vec<String>> },
     Bars(Vec<Bar>),
+    Grid(Grid),
     Attention(Attention),
 }
 
@@ -79,7 +85,7 @@ pub struct Column {
 pub struct Bar {
     /// What it stands for.
     pub label: String,
-    /// Its length; bars are drawn from 0, on one scale.
+    /// Its length; bars are drawn from 0, on one scale, negative ones in another color.
     pub value: f64,
     /// How the value is written beside it.
     pub text: String,
@@ -144,6 +150,12 @@ impl Section {
         self.with(Body::Bars(bars))
     }
 
+    /// Adds a grid of cells, such as a heat map.
+    #[must_use]
+    pub fn grid(self, grid: Grid) -> Self {
+        self.with(Body::Grid(grid))
+    }
+
     /// Adds attention patterns.
     #[must_use]
     pub fn attention(self, attention: Attention) -> Self {
@@ -158,6 +170,7 @@ enum View {
     Tokens { tokens: Vec<TokenView> },
     Table { columns: Vec<Column>, rows: Vec<Vec<String>> },
     Bars { bars: Vec<BarView> },
+    Grid { grid: GridView },
     Attention { json: String },
 }
 
@@ -174,6 +187,7 @@ struct BarView {
     percent: f64,
     text: String,
     strong: bool,
+    negative: bool,
 }
 
 /// What the script sees of an [`Attention`].
@@ -240,16 +254,18 @@ impl Body {
             Self::Bars(bars) => {
                 let values: Vec<f64> = bars.iter().map(|bar| bar.value).collect();
                 finite(|| format!("the bars of {title:?}"), &values)?;
-                let longest = values.iter().copied().fold(0.0, f64::max);
+                let longest = values.iter().fold(0.0f64, |longest, value| longest.max(value.abs()));
                 let share = |value: f64| if longest > 0.0 { value / longest } else { 0.0 };
                 let view = |bar: &Bar| BarView {
                     label: bar.label.clone(),
-                    percent: percent(share(bar.value)),
+                    percent: percent(share(bar.value.abs())),
                     text: bar.text.clone(),
                     strong: bar.strong,
+                    negative: bar.value < 0.0,
                 };
                 View::Bars { bars: bars.iter().map(view).collect() }
             }
+            Self::Grid(grid) => View::Grid { grid: grid.view(title)? },
             Self::Attention(attention) => {
                 View::Attention { json: json::for_script(&attention.data(title)?)? }
             }

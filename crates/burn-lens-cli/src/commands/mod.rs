@@ -1,17 +1,21 @@
 //! The commands, a module each.
 
+mod attribute;
 mod completions;
 mod demo;
 mod devices;
 mod generate;
 mod hooks;
 mod info;
+mod lens;
 mod run;
 
+pub(crate) use attribute::{AttributeArgs, attribute};
 pub(crate) use completions::completions;
 pub(crate) use demo::demo;
 pub(crate) use devices::devices;
 pub(crate) use generate::generate;
 pub(crate) use hooks::hooks;
 pub(crate) use info::info;
+pub(crate) use lens::{LensArgs, lens};
 pub(crate) use run::run;

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
         check_folder(path)?;
     }
     let lens = load(&args.name, &args.model, progress)?;
-    let tokens = prompts::tokens(args, &lens)?;
+    let tokens = prompts::tokens(&args.input, &lens)?;
     let hooks = args.edits.hooks(&lens.model, &Texts::of_run(&tokens.batch.attention_mask))?;
     match &args.save {
         None => {
@@ -64,24 +64,20 @@ fn next(args: &RunArgs, lens: &Pretrained, tokens: &Tokens, output: Output) -> R
     for (row, (ids, mask)) in tokens.batch.ids.iter().zip(&tokens.batch.attention_mask).enumerate() {
         let end = mask.iter().rposition(|&token| token != 0).unwrap_or(mask.len() - 1);
         let logits = logits.clone().narrow(0, row, 1).narrow(1, end, 1);
-        let likely = next_tokens(&values(logits)?, MOST, tokenizer);
+        let likely = next_tokens(&prompts::values(logits)?, MOST, tokenizer);
         let real: Vec<i64> =
             ids.iter().zip(mask).filter(|(_, mask)| **mask != 0).map(|(&id, _)| id).collect();
-        report.heading(match args.prompt.get(row) {
+        report.heading(match args.input.prompt.get(row) {
             Some(prompt) => prompt.clone(),
             None => format!("row {row} of the tokens"),
         });
         let pieces: Vec<String> = real.iter().map(|&id| shown(tokenizer, id)).collect();
         report.line(format_args!("{DIM}{} tokens: {}{DIM:#}", pieces.len(), pieces.join(" ")));
         report.text.push_str(&next_token_table(&likely));
-        list.push(json!({ "prompt": args.prompt.get(row), "tokens": real, "next": likely }));
+        list.push(json!({ "prompt": args.input.prompt.get(row), "tokens": real, "next": likely }));
     }
     report.json = json!({ "model": lens.name, "prompts": list });
     Ok(report)
-}
-
-fn values<const D: usize>(tensor: burn_lens::burn::tensor::Tensor<D>) -> Result<Vec<f64>, CliError> {
-    tensor.try_into_vec_as().map_err(|error| burn_lens::hooks::RunError::Device(format!("{error:?}")).into())
 }
 
 /// The activations to keep: what is named, as far as the run reaches it.

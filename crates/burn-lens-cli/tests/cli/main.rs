@@ -1,5 +1,6 @@
 //! The command as a user runs it: the built binary, its output and its exit code.
 
+mod attribute;
 mod demo;
 mod describe;
 mod edits;

@@ -22,6 +22,13 @@ fn hostile_text_is_inert_everywhere() {
         .tokens(vec![token])
         .table(vec![Column::text(HOSTILE)], vec![vec![HOSTILE.to_owned()]])
         .bars(vec![bar])
+        .grid(Grid {
+            row_axis: HOSTILE.to_owned(),
+            column_axis: HOSTILE.to_owned(),
+            rows: vec![HOSTILE.to_owned()],
+            columns: vec![HOSTILE.to_owned()],
+            cells: vec![vec![Cell { text: HOSTILE.to_owned(), value: -1.0, note: HOSTILE.to_owned() }]],
+        })
         .attention(hostile);
     let page = Page {
         title: HOSTILE.to_owned(),
@@ -79,4 +86,21 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(page(table).unwrap_err(), VizError::RowLength { expected: 2, found: 1, .. }));
     let bar = Bar { label: String::new(), value: f64::INFINITY, text: String::new(), strong: false };
     assert!(matches!(page(Section::new("A", "").bars(vec![bar])).unwrap_err(), VizError::NotFinite { .. }));
+}
+
+#[test]
+fn a_grid_is_colored_by_sign_and_magnitude() {
+    let names = |letter: &str| (0..2).map(|at| format!("{letter}{at}")).collect::<Vec<_>>();
+    let grid = Grid::heat_map(["layer", "head"], names("l"), names("h"), &[0.5, -1.0, 0.0, 0.25]);
+    let html = page(Section::new("A", "").grid(grid.clone())).unwrap();
+    for part in
+        ["--strength: 50.0%", "class=\"negative\"", "layer l0, head h1: -1.0000", "from -1.0000 to 0.5000"]
+    {
+        assert!(html.contains(part), "{part}");
+    }
+    let short = Grid { rows: names("l")[..1].to_vec(), ..grid.clone() };
+    assert!(matches!(page(Section::new("A", "").grid(short)).unwrap_err(), VizError::MatrixSize { .. }));
+    let nan = Grid::heat_map(["layer", "head"], names("l"), names("h"), &[f64::NAN; 4]);
+    assert!(matches!(page(Section::new("A", "").grid(nan)).unwrap_err(), VizError::NotFinite { .. }));
+    assert!(matches!(page(Section::new("A", "").grid(Grid::default())).unwrap_err(), VizError::Empty { .. }));
 }
