@@ -1,6 +1,7 @@
 //! Why an analysis failed.
 
 use burn_lens_hooks::{HookPoint, RunError};
+use burn_lens_linalg::LinalgError;
 use burn_lens_tensor::{
     SliceError,
     burn::tensor::{ExecutionError, Tensor},
@@ -13,6 +14,9 @@ pub enum AnalysisError {
     /// The model or the cache.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// A decomposition, or matrices that do not fit.
+    #[error(transparent)]
+    Linalg(#[from] LinalgError),
     /// Activations that were not kept, and that cannot be derived from others that were.
     #[error(
         "{what} needs activations that the cache does not hold: ask run_with_cache for {}",

@@ -5,16 +5,22 @@
 //! - [`Residuals`]: the residual stream taken apart (TransformerLens's `ActivationCache` methods)
 //! - [`direct_logit_attribution`]: which parts of a model write its answer
 //! - [`logit_lens`]: what a model would say if it stopped after each layer
+//! - [`Circuits`], [`SvdInterpreter`]: what heads and MLPs read and write, from the weights alone
 //! - [`attention_summaries`]: what each head attends to, in a few numbers
 
 mod attention;
 mod attribution;
+mod circuits;
 mod error;
 mod lens;
 mod resid;
 
 pub use attention::{HeadSummary, attention_summaries};
 pub use attribution::{AttributionOptions, Unit, attribution_hooks, direct_logit_attribution};
+pub use circuits::{
+    Circuits, Composition, CompositionPair, Folding, QkScores, SingularVectors, Space, SvdInterpreter,
+    VectorTokens, VectorType, all_head_labels, effective_embedding,
+};
 pub use error::AnalysisError;
 pub use lens::{LensCell, LensOptions, LensToken, LogitLens, TunedLens, logit_lens};
 pub use resid::{

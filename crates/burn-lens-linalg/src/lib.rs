@@ -6,6 +6,7 @@
 //! - [`composition_scores`]: how much of what one circuit writes another reads
 //! - [`principal_angles`] and [`subspace_overlap`]: how far two spaces are the same
 //! - [`baseline`]: what random matrices would give
+//! - [`regression`]: linear models on the host
 //!
 //! Products run on the tensors' device. Decompositions run through faer on the host in `f64`
 //! whatever the matrices' dtype is, leading indices in parallel, and give vectors back on the device
@@ -18,6 +19,7 @@ mod error;
 mod factored;
 mod host;
 mod matrices;
+pub mod regression;
 mod subspace;
 mod svd;
 mod values;

@@ -164,6 +164,19 @@ impl FactoredMatrix {
         Self { lead, ..self.clone() }
     }
 
+    /// The same matrices with other leading axes: `[layer, group, head]` as `[layer, head]`.
+    ///
+    /// # Panics
+    ///
+    /// If they do not hold as many matrices.
+    #[must_use]
+    #[track_caller]
+    pub fn with_lead(&self, lead: &[usize]) -> Self {
+        let count: usize = lead.iter().product();
+        assert_eq!(count, self.count(), "{:?} as {lead:?}", self.lead);
+        Self { lead: lead.to_vec(), ..self.clone() }
+    }
+
     /// The first `k` of every axis, formed: `[.., k, k]`.
     ///
     /// # Errors
