@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::TensorData;
+use burn::tensor::{Distribution, TensorData};
 use burn_lens::{
     io::{Checkpoint, read_settings},
     models::{
@@ -122,7 +122,7 @@ fn the_state_dict_comes_back_bit_by_bit() {
 fn saved_in_our_format_the_model_comes_back() {
     let (Converted { model, .. }, golden) = converted(FloatType::F32);
     let folder = tempfile::tempdir().unwrap();
-    let lens = burn_lens::Pretrained { name: "icl".to_owned(), model, tokenizer: None, left_out: Vec::new() };
+    let lens = Pretrained { name: "icl".to_owned(), model, tokenizer: None, left_out: Vec::new() };
     lens.save(folder.path()).unwrap();
     let loaded = from_pretrained(folder.path().to_str().unwrap(), &LoadOptions::default()).unwrap();
     assert_eq!(loaded.model.config().dims(), lens.model.config().dims());
@@ -189,7 +189,7 @@ fn a_configuration_alone_makes_a_model_with_or_without_positions() {
         let config = table.config().unwrap();
         let params = random_parameters(&config, 5, &device(), FloatType::F32);
         let model = HookedTransformer::new(config, params).unwrap();
-        let x = Tensor::<3>::random([2, 7, 3], burn::tensor::Distribution::Normal(0.0, 1.0), &device());
+        let x = Tensor::<3>::random([2, 7, 3], Distribution::Normal(0.0, 1.0), &device());
         let (out, cache) = model
             .run_with_cache(&Input::Vectors(x.clone()), &RunOptions::default(), &CacheOptions::default())
             .unwrap();

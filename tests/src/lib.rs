@@ -12,6 +12,7 @@ mod generation;
 mod gradients;
 mod hooks;
 mod in_context;
+mod in_context_training;
 mod invariants;
 mod parity_hf;
 mod parity_tl;

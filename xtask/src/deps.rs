@@ -34,7 +34,10 @@ const TABLE: &[(&str, Edges)] = &[
     ("burn-lens-io", Edges::Only(&["burn-lens-models", "burn-lens-hooks", "burn-lens-tensor"])),
     ("burn-lens-analysis", Edges::Only(&["burn-lens-hooks", "burn-lens-linalg", "burn-lens-tensor"])),
     ("burn-lens-sae", Edges::Only(&["burn-lens-hooks", "burn-lens-linalg", "burn-lens-tensor"])),
-    ("burn-lens-train", Edges::Only(&["burn-lens-models", "burn-lens-hooks", "burn-lens-tensor"])),
+    (
+        "burn-lens-train",
+        Edges::Only(&["burn-lens-models", "burn-lens-hooks", "burn-lens-linalg", "burn-lens-tensor"]),
+    ),
     ("burn-lens-viz", Edges::Only(&["burn-lens-hooks", "burn-lens-tensor"])),
     ("burn-lens", Edges::Above),
     ("burn-lens-cli", Edges::Only(&["burn-lens", "burn-lens-viz", "burn-lens-train"])),

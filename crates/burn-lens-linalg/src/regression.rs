@@ -166,7 +166,15 @@ fn matrix(rows: &[&[f64]]) -> Mat<f64> {
 }
 
 fn solve(symmetric: &Mat<f64>, right: &Mat<f64>) -> Result<Vec<f64>, LinalgError> {
-    let failed = |_| LinalgError::NoConvergence { matrix: NORMAL.to_owned(), what: "the Cholesky factor" };
-    let solved = symmetric.llt(Side::Lower).map_err(failed)?.solve(right);
-    Ok((0..solved.nrows()).map(|at| solved[(at, 0)]).collect())
+    let failed = || LinalgError::NoConvergence { matrix: NORMAL.to_owned(), what: "the Cholesky factor" };
+    let factor = symmetric.llt(Side::Lower).map_err(|_| failed())?;
+    let pivots = (0..symmetric.nrows()).map(|at| factor.L()[(at, at)]);
+    let [least, most] = pivots.fold([f64::INFINITY, 0.0f64], |[a, b], pivot| [a.min(pivot), b.max(pivot)]);
+    // The factor's condition is the root of the system's.
+    if least.is_nan() || least <= most * f64::EPSILON.sqrt() {
+        return Err(failed());
+    }
+    let solved = factor.solve(right);
+    let solved: Vec<f64> = (0..solved.nrows()).map(|at| solved[(at, 0)]).collect();
+    if solved.iter().all(|x| x.is_finite()) { Ok(solved) } else { Err(failed()) }
 }

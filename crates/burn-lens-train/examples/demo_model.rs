@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, error::Error, fs, path::Path, path::PathBuf, time::Instant};
 
 use burn_lens_io::{save_safetensors, write_atomically};
-use burn_lens_models::{HookedTransformer, Param, export, to_config_json};
+use burn_lens_models::{HookedTransformer, export, to_config_json};
 use burn_lens_tensor::DeviceSpec;
 use burn_lens_train::language::{
     Evaluation, Language, demo_config, demo_parameters, demo_training, evaluate,

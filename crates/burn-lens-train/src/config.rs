@@ -2,13 +2,34 @@
 
 use std::f64::consts::PI;
 
-use burn::{
-    module::ParamGroup,
-    optim::{AdamWConfig, ModuleOptimizer},
-};
+use burn::optim::{AdamW, AdamWConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+
+/// What becomes of the learning rate after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls in a line to `final_fraction`.
+    Linear,
+    /// It falls as half a cosine to `final_fraction`.
+    #[default]
+    Cosine,
+}
+
+impl Schedule {
+    /// How much of the way down is left, after `done` (from 0 to 1) of the steps.
+    fn left(self, done: f64) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Linear => 1.0 - done,
+            Self::Cosine => f64::midpoint(1.0, (PI * done).cos()),
+        }
+    }
+}
 
 /// How to train: the schedule and the optimizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +41,9 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// Steps over which the rate grows linearly from near 0.
     pub warmup_steps: usize,
-    /// What cosine decay ends at, as a fraction of `learning_rate`.
+    /// What becomes of the rate after that.
+    pub schedule: Schedule,
+    /// What decay ends at, as a fraction of `learning_rate`.
     pub final_fraction: f64,
     /// Decay of the first moment.
     pub beta_1: f64,
@@ -42,6 +65,7 @@ impl Default for TrainConfig {
             steps: 1000,
             learning_rate: 1e-3,
             warmup_steps: 50,
+            schedule: Schedule::Cosine,
             final_fraction: 0.1,
             beta_1: 0.9,
             beta_2: 0.98,
@@ -54,8 +78,8 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The learning rate of a step, from 0: linear up to `warmup_steps`, then half a cosine
-    /// down to `final_fraction`. A pure function of the step.
+    /// The learning rate of a step, from 0: linear up to `warmup_steps`, then by its
+    /// [`Schedule`]. A pure function of the step.
     ///
     /// ```
     /// # use burn_lens_train::TrainConfig;
@@ -72,8 +96,8 @@ impl TrainConfig {
         }
         let decay_steps = self.steps.saturating_sub(self.warmup_steps).max(1);
         let done = ((step - self.warmup_steps) as f64 / decay_steps as f64).min(1.0);
-        let cosine = f64::midpoint(1.0, (PI * done).cos());
-        self.learning_rate * (self.final_fraction + (1.0 - self.final_fraction) * cosine)
+        let left = self.schedule.left(done);
+        self.learning_rate * (self.final_fraction + (1.0 - self.final_fraction) * left)
     }
 
     /// Checks that every setting is one that can be trained with.
@@ -109,18 +133,14 @@ impl TrainConfig {
         }
     }
 
-    /// burn's `AdamW`, with no weight decay on the group of vectors.
-    pub(crate) fn optimizer(&self) -> ModuleOptimizer {
+    /// burn's `AdamW` for vectors, which do not decay, and for matrices, which do.
+    pub(crate) fn optimizers(&self) -> [AdamW; 2] {
         let adamw = AdamWConfig::new()
             .with_beta_1(self.beta_1 as f32)
             .with_beta_2(self.beta_2 as f32)
             .with_epsilon(self.epsilon as f32)
             .with_weight_decay(0.0);
         let decayed = adamw.clone().with_weight_decay(self.weight_decay as f32);
-        ModuleOptimizer::from(decayed.build()).with_group(
-            ParamGroup::from_predicate(crate::trainable::VECTORS),
-            adamw.build(),
-            None,
-        )
+        [adamw.build(), decayed.build()]
     }
 }

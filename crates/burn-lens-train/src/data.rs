@@ -1,4 +1,8 @@
-//! Where token sequences come from.
+//! Where batches come from, and what they cost.
+
+use burn::tensor::{Int, Tensor, TensorData};
+use burn_lens_hooks::{HookedModel as _, Input, ReturnType, RunError, RunOptions};
+use burn_lens_models::HookedTransformer;
 
 use crate::TrainError;
 
@@ -36,15 +40,48 @@ impl Batch {
     }
 }
 
-/// A source of batches.
-pub trait Batches {
-    /// The batch of a step, from 0. For training to be reproducible it must depend on nothing
-    /// but `step` and the source's own seed.
-    fn batch(&mut self, step: usize) -> Batch;
+/// What a batch costs a model.
+pub trait Objective {
+    /// The loss `[1]`, tracked as far as the model's weights are.
+    ///
+    /// # Errors
+    ///
+    /// If the batch does not fit itself or the model.
+    fn loss(&self, model: &HookedTransformer) -> Result<Tensor<1>, TrainError>;
 }
 
-impl<F: FnMut(usize) -> Batch> Batches for F {
-    fn batch(&mut self, step: usize) -> Batch {
+/// The weighted mean of next-token cross-entropy.
+impl Objective for Batch {
+    fn loss(&self, model: &HookedTransformer) -> Result<Tensor<1>, TrainError> {
+        let total = self.check()?;
+        let Self { batch, pos, .. } = *self;
+        let device = model.device();
+        let tokens = TensorData::new(self.tokens.clone(), [batch, pos]);
+        let input = Input::Tokens(Tensor::<2, Int>::from_data(tokens, &device));
+        let options = RunOptions { loss_per_token: true, ..RunOptions::returning(ReturnType::None) };
+        let output = model.run_with_hooks(&input, &options, Vec::new())?;
+        let missing = || RunError::Options("the run gave no loss per token".to_owned());
+        let per_token = output.loss_per_token.ok_or_else(missing)?;
+        let weights = TensorData::new(self.weights.clone(), [batch, pos]);
+        let weights = Tensor::<2>::from_data(weights, (&device, per_token.dtype())).narrow(1, 1, pos - 1);
+        Ok((per_token * weights).sum() / total)
+    }
+}
+
+/// A source of batches.
+pub trait Batches {
+    /// What a batch is.
+    type Batch: Objective;
+
+    /// The batch of a step, from 0. For training to be reproducible, and to go on after an
+    /// interruption, it must depend on nothing but `step` and the source's own seed.
+    fn batch(&mut self, step: usize) -> Self::Batch;
+}
+
+impl<B: Objective, F: FnMut(usize) -> B> Batches for F {
+    type Batch = B;
+
+    fn batch(&mut self, step: usize) -> B {
         self(step)
     }
 }

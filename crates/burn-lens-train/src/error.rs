@@ -1,6 +1,7 @@
 //! Everything that can go wrong in training.
 
 use burn_lens_hooks::RunError;
+use burn_lens_linalg::LinalgError;
 use burn_lens_models::{ModelError, Param};
 
 /// Why training stopped.
@@ -40,9 +41,47 @@ pub enum TrainError {
     },
     /// A batch whose weights cannot be averaged over.
     #[error(
-        "the loss weights of a batch must be finite, not negative, and not all 0 behind the first position"
+        "the loss weights of a batch must be finite, not negative, and not all 0 (of tokens, behind the first position)"
     )]
     BatchWeights,
+    /// A list of a batch of vectors of the wrong length.
+    #[error(
+        "a batch of {batch} rows of {pos} positions needs {expected} {what} for this model, found {found}"
+    )]
+    VectorLength {
+        /// Which list.
+        what: &'static str,
+        /// Rows.
+        batch: usize,
+        /// Positions in a row.
+        pos: usize,
+        /// The length that the model implies.
+        expected: usize,
+        /// The list's length.
+        found: usize,
+    },
+    /// A target class that the model has no output for.
+    #[error("class {class} is a target, but the model tells {d_out} classes apart, from 0")]
+    Class {
+        /// The class.
+        class: i64,
+        /// The width of the read-out.
+        d_out: usize,
+    },
+    /// A snapshot of another model, or a damaged one.
+    #[error("the snapshot's `{tensor}` does not fit this model: {reason}")]
+    Snapshot {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Measurements that are no JSON lines.
+    #[error("the measurements are not the JSON lines that were expected")]
+    Json(#[from] serde_json::Error),
+    /// A baseline could not be fitted.
+    #[error("a baseline: {0}")]
+    Linalg(#[from] LinalgError),
     /// The loss is no longer a number.
     #[error("the loss is {loss} at step {step}: lower the learning rate or clip gradients")]
     Diverged {

@@ -1,37 +1,44 @@
-//! A model's weights as burn parameters, and their gradients.
+//! A model's weights as leaves of an autodiff graph, their gradients, and the optimizer's state.
 
 use burn::{
-    module::{Module, Param},
-    optim::GradientsParams,
-    tensor::{Device, Int, Tensor, TensorData},
+    optim::{AdamW, AdamWState, AdaptiveMomentumState, Optimizer as _},
+    tensor::{Device, Gradients, Tensor, TensorData},
 };
-use burn_lens_hooks::{HookedModel, Input, ReturnType, RunError, RunOptions};
 use burn_lens_models::{HookedTransformer, ModelConfig, Param as Name, Parameters};
+use burn_lens_tensor::{AnyTensor, TypedTensor};
 
-use crate::{Batch, TrainError};
+use crate::{Objective, Snapshot, TrainError};
 
-/// The name of the field of vectors, which the optimizer matches.
-pub(crate) const VECTORS: &str = "vectors";
-
-/// A model's weights as burn parameters, in the order of `ModelConfig::params`.
+/// A model's weights, in the order of `ModelConfig::params`, and what the optimizer knows of
+/// each.
 ///
 /// Every weight of a model is a vector or a matrix, so two lists hold any architecture.
-#[derive(Module, Debug)]
+#[derive(Clone)]
 pub struct Trainable {
     /// Biases and norm weights.
-    vectors: Vec<Param<Tensor<1>>>,
+    vectors: Vec<Weight<1>>,
     /// Embeddings and projections.
-    matrices: Vec<Param<Tensor<2>>>,
+    matrices: Vec<Weight<2>>,
+}
+
+/// One weight.
+#[derive(Clone)]
+struct Weight<const D: usize> {
+    name: Name,
+    /// A tracked leaf.
+    value: Tensor<D>,
+    state: Option<AdamWState<D>>,
 }
 
 /// The gradients of one batch.
-pub(crate) struct Gradients {
-    /// The weighted mean loss.
+pub(crate) struct BatchGradients {
+    /// The batch's loss.
     pub(crate) loss: f64,
-    /// Their norm over all parameters, before clipping.
+    /// Their norm over all weights, before clipping.
     pub(crate) norm: f64,
-    /// By burn's parameter ids.
-    pub(crate) params: GradientsParams,
+    grads: Gradients,
+    /// What clipping multiplies them by.
+    scale: f64,
 }
 
 impl Trainable {
@@ -49,107 +56,163 @@ impl Trainable {
         }
         let (mut vectors, mut matrices) = (Vec::new(), Vec::new());
         for name in names {
-            if is_vector(name, config) {
-                let tensor = params.get::<1>(name)?.without_autodiff().autodiff();
-                vectors.push(Param::from_tensor(tensor));
+            if name.shape(&config.dims()).len() == 1 {
+                vectors.push(Weight { name, value: leaf(params.get(name)?), state: None });
             } else {
-                let tensor = params.get::<2>(name)?.without_autodiff().autodiff();
-                matrices.push(Param::from_tensor(tensor));
+                matrices.push(Weight { name, value: leaf(params.get(name)?), state: None });
             }
         }
         Ok(Self { vectors, matrices })
     }
 
     /// The weights as they are now, cut off from autodiff.
-    ///
-    /// # Panics
-    ///
-    /// If `config` is not the one that it was made with.
     #[must_use]
-    pub fn parameters(&self, config: &ModelConfig) -> Parameters {
-        self.tracked(config).map(|_, tensor| tensor.detach())
+    pub fn parameters(&self) -> Parameters {
+        self.tracked().map(|_, tensor| tensor.detach())
     }
 
     /// The same tensors, still tracked.
-    fn tracked(&self, config: &ModelConfig) -> Parameters {
-        const SAME: &str = "the configuration is the one that this was made with";
-        let (mut vectors, mut matrices) = (self.vectors.iter(), self.matrices.iter());
-        let mut params = Parameters::default();
-        for name in config.params() {
-            if is_vector(name, config) {
-                params.insert(name, vectors.next().expect(SAME).val());
-            } else {
-                params.insert(name, matrices.next().expect(SAME).val());
-            }
-        }
-        params
+    fn tracked(&self) -> Parameters {
+        let vectors = self.vectors.iter().map(|weight| (weight.name, AnyTensor::from(weight.value.clone())));
+        let matrices =
+            self.matrices.iter().map(|weight| (weight.name, AnyTensor::from(weight.value.clone())));
+        vectors.chain(matrices).collect()
     }
 
-    /// The weighted mean loss `[1]` of a batch, tracked.
+    /// The loss `[1]` of a batch, tracked.
     ///
     /// # Errors
     ///
     /// If the batch does not fit itself or the model.
-    pub fn loss(&self, config: &ModelConfig, batch: &Batch) -> Result<Tensor<1>, TrainError> {
-        let total = batch.check()?;
-        let model = HookedTransformer::new(config.clone(), self.tracked(config))?;
-        let Batch { batch: rows, pos, .. } = *batch;
-        let device: Device = model.device();
-        let tokens = TensorData::new(batch.tokens.clone(), [rows, pos]);
-        let input = Input::Tokens(Tensor::<2, Int>::from_data(tokens, &device));
-        let options = RunOptions { loss_per_token: true, ..RunOptions::returning(ReturnType::None) };
-        let output = model.run_with_hooks(&input, &options, Vec::new())?;
-        let missing = || RunError::Options("the run gave no loss per token".to_owned());
-        let per_token = output.loss_per_token.ok_or_else(missing)?;
-        let weights = TensorData::new(batch.weights.clone(), [rows, pos]);
-        let weights = Tensor::<2>::from_data(weights, (&device, per_token.dtype())).narrow(1, 1, pos - 1);
-        Ok((per_token * weights).sum() / total)
+    pub fn loss(&self, config: &ModelConfig, batch: &impl Objective) -> Result<Tensor<1>, TrainError> {
+        batch.loss(&HookedTransformer::new(config.clone(), self.tracked())?)
     }
 
-    /// The gradients of a batch, scaled down to `clip_norm`.
+    /// The gradients of a batch, to be scaled down to `clip_norm`.
     pub(crate) fn gradients(
         &self,
         config: &ModelConfig,
-        batch: &Batch,
+        batch: &impl Objective,
         clip_norm: Option<f64>,
-    ) -> Result<Gradients, TrainError> {
+    ) -> Result<BatchGradients, TrainError> {
         let loss = self.loss(config, batch)?;
-        let mut params = GradientsParams::from_grads(loss.backward(), self);
-        let norm = self.norm(&params)?;
-        if let Some(most) = clip_norm.filter(|&most| norm > most) {
-            scale(&self.vectors, &mut params, most / norm);
-            scale(&self.matrices, &mut params, most / norm);
+        let grads = loss.backward();
+        let squares = squares(&self.vectors, &grads).chain(squares(&self.matrices, &grads));
+        let norm = squares.reduce(|sum, next| sum + next).map_or(Ok(0.0), read).map(f64::sqrt)?;
+        let scale = clip_norm.filter(|&most| norm > most).map_or(1.0, |most| most / norm);
+        Ok(BatchGradients { loss: read(loss)?, norm, grads, scale })
+    }
+
+    /// Takes a step against the gradients.
+    pub(crate) fn step(&mut self, [plain, decayed]: &[AdamW; 2], rate: f64, grads: &BatchGradients) {
+        self.vectors.iter_mut().for_each(|weight| weight.step(plain, rate, grads));
+        self.matrices.iter_mut().for_each(|weight| weight.step(decayed, rate, grads));
+    }
+
+    /// Everything, as named tensors.
+    pub(crate) fn tensors(&self) -> Result<Vec<(String, TensorData)>, TrainError> {
+        let mut tensors = Vec::new();
+        self.vectors.iter().try_for_each(|weight| weight.save(&mut tensors))?;
+        self.matrices.iter().try_for_each(|weight| weight.save(&mut tensors))?;
+        Ok(tensors)
+    }
+
+    /// The inverse of [`Trainable::tensors`].
+    pub(crate) fn restore(
+        config: &ModelConfig,
+        snapshot: &Snapshot,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let (mut vectors, mut matrices) = (Vec::new(), Vec::new());
+        for name in config.params() {
+            if name.shape(&config.dims()).len() == 1 {
+                vectors.push(Weight::load(name, snapshot, device)?);
+            } else {
+                matrices.push(Weight::load(name, snapshot, device)?);
+            }
         }
-        Ok(Gradients { loss: read(loss)?, norm, params })
-    }
-
-    /// The norm of all gradients together.
-    fn norm(&self, grads: &GradientsParams) -> Result<f64, TrainError> {
-        let squares = squares(&self.vectors, grads).chain(squares(&self.matrices, grads));
-        squares.reduce(|sum, next| sum + next).map_or(Ok(0.0), read).map(f64::sqrt)
+        let restored = Self { vectors, matrices };
+        restored.parameters().check(config)?;
+        Ok(restored)
     }
 }
 
-fn is_vector(name: Name, config: &ModelConfig) -> bool {
-    name.shape(&config.dims()).len() == 1
-}
-
-/// The sum of squares `[1]` of each gradient, in the order of `params`.
-fn squares<const D: usize>(
-    params: &[Param<Tensor<D>>],
-    grads: &GradientsParams,
-) -> impl Iterator<Item = Tensor<1>> {
-    params.iter().filter_map(|param| grads.get::<D>(param.id)).map(|grad| grad.square().sum())
-}
-
-fn scale<const D: usize>(params: &[Param<Tensor<D>>], grads: &mut GradientsParams, factor: f64) {
-    for param in params {
-        if let Some(grad) = grads.remove::<D>(param.id) {
-            grads.register(param.id, grad * factor);
-        }
+impl<const D: usize> Weight<D> {
+    fn step(&mut self, optimizer: &AdamW, rate: f64, grads: &BatchGradients) {
+        let Some(grad) = self.value.grad(&grads.grads) else { return };
+        let grad = if grads.scale < 1.0 { grad * grads.scale } else { grad };
+        let value = self.value.clone().without_autodiff();
+        let (value, state) = optimizer.step(rate, value, grad, self.state.take());
+        (self.value, self.state) = (leaf(value), state);
     }
+}
+
+impl<const D: usize> Weight<D>
+where
+    Tensor<D>: TypedTensor,
+{
+    fn save(&self, tensors: &mut Vec<(String, TensorData)>) -> Result<(), TrainError> {
+        let mut push = |part: &str, tensor: &Tensor<D>| {
+            let data = tensor.clone().without_autodiff().try_into_data();
+            let data = data.map_err(|error| TrainError::Device(format!("{error:?}")))?;
+            tensors.push((format!("{part}/{}", self.name), data));
+            Ok::<(), TrainError>(())
+        };
+        push(WEIGHT, &self.value)?;
+        let Some(AdamWState { momentum }) = &self.state else { return Ok(()) };
+        push(MOMENT_1, &momentum.moment_1)?;
+        push(MOMENT_2, &momentum.moment_2)?;
+        tensors.push((format!("{TIME}/{}", self.name), TensorData::new(vec![momentum.time as i64], [1])));
+        Ok(())
+    }
+
+    fn load(name: Name, snapshot: &Snapshot, device: &Device) -> Result<Self, TrainError> {
+        let find = |part: &str| snapshot.tensors.get(&format!("{part}/{name}"));
+        let tensor = |part: &str| -> Result<Tensor<D>, TrainError> {
+            let bad = |reason: String| TrainError::Snapshot { tensor: format!("{part}/{name}"), reason };
+            let data = find(part).ok_or_else(|| bad("it is missing".to_owned()))?.clone();
+            let any = AnyTensor::from_data(data, device).map_err(|error| bad(error.to_string()))?;
+            Tensor::<D>::from_any(any).map_err(|error| bad(error.to_string()))
+        };
+        let value = leaf(tensor(WEIGHT)?);
+        let state = match find(TIME).and_then(|time| time.iter::<i64>().next()) {
+            None => None,
+            Some(time) => {
+                let time = usize::try_from(time).unwrap_or(0);
+                let (moment_1, moment_2) = (tensor(MOMENT_1)?, tensor(MOMENT_2)?);
+                let momentum = AdaptiveMomentumState { time, moment_1, moment_2, max_moment_2: None };
+                Some(AdamWState { momentum })
+            }
+        };
+        Ok(Self { name, value, state })
+    }
+}
+
+const WEIGHT: &str = "weight";
+const MOMENT_1: &str = "moment_1";
+const MOMENT_2: &str = "moment_2";
+const TIME: &str = "time";
+
+/// A tensor that gradients are wanted of.
+fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    tensor.without_autodiff().autodiff().require_grad()
+}
+
+/// The sum of squares `[1]` of each gradient.
+fn squares<'a, const D: usize>(
+    weights: &'a [Weight<D>],
+    grads: &'a Gradients,
+) -> impl Iterator<Item = Tensor<1>> + 'a {
+    weights.iter().filter_map(|weight| weight.value.grad(grads)).map(|grad| grad.square().sum())
 }
 
 fn read(scalar: Tensor<1>) -> Result<f64, TrainError> {
     scalar.try_into_scalar::<f64>().map_err(|error| TrainError::Device(error.to_string()))
+}
+
+impl std::fmt::Debug for Trainable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (vectors, matrices) = (self.vectors.len(), self.matrices.len());
+        f.debug_struct("Trainable").field("vectors", &vectors).field("matrices", &matrices).finish()
+    }
 }

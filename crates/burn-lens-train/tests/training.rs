@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, TensorData};
 use burn_lens_models::{
-    AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, ModelConfig, ModelError, NormConfig,
-    NormPlacement, Param, Parameters,
+    AttentionConfig, BlockLayout, Interface, MlpBias, MlpConfig, MlpKind, ModelConfig, ModelError,
+    NormConfig, NormPlacement, Param, Parameters,
     components::{ActFn, NormKind, Positions},
     random_parameters,
 };
@@ -29,7 +29,8 @@ fn gradients_agree_with_finite_differences() {
         clip_norm: None,
         ..TrainConfig::default()
     };
-    let stepped = train_from(&training, &config, &params, &mut |_| batch.clone(), &mut |_| {}).unwrap();
+    let stepped =
+        train_from(&training, &config, &params, &mut |_: usize| batch.clone(), &mut |_| {}).unwrap();
     for param in config.params() {
         let (before, after) = (values(&params, param), values(&stepped, param));
         for index in [0, before.len() / 2, before.len() - 1] {

@@ -87,6 +87,8 @@ impl Language {
 }
 
 impl Batches for Language {
+    type Batch = Batch;
+
     fn batch(&mut self, step: usize) -> Batch {
         let [rows, pos] = SHAPES[step % SHAPES.len()];
         let mut rng = stream(self.seed, step as u64);
