@@ -81,20 +81,20 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
     }
 
     /// The layers whose attention wrote before `place`.
-    pub(crate) fn attn_layers(&self, place: Place) -> std::ops::Range<usize> {
-        0..place.layer + usize::from(place.mlp_input && !self.is_parallel())
+    pub(crate) fn attn_layers(&self, place: Place) -> Vec<usize> {
+        let layers = 0..place.layer + usize::from(place.mlp_input && !self.is_parallel());
+        layers.filter(|&layer| self.fires(HookPoint::AttnOut(layer))).collect()
     }
 
     /// The layers whose MLP wrote before `place`.
-    pub(crate) fn mlp_layers(&self, place: Place) -> std::ops::Range<usize> {
-        let any = (0..place.layer).any(|layer| self.fires(HookPoint::MlpOut(layer)));
-        0..if any { place.layer } else { 0 }
+    pub(crate) fn mlp_layers(&self, place: Place) -> Vec<usize> {
+        (0..place.layer).filter(|&layer| self.fires(HookPoint::MlpOut(layer))).collect()
     }
 
     fn sublayers(&self, place: Place, mode: Sublayers, incl_embeds: bool) -> Vec<Component> {
         let mut components = if incl_embeds { self.embeddings() } else { Vec::new() };
         let (attn, mlp) = (self.attn_layers(place), self.mlp_layers(place));
-        for layer in 0..attn.end.max(mlp.end) {
+        for layer in 0..=place.layer {
             if mode != Sublayers::Mlp && attn.contains(&layer) {
                 components.push(Component::AttnOut(layer));
             }

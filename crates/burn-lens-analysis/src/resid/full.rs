@@ -39,8 +39,8 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
             components.extend(neurons);
             rows.extend(values);
         }
-        let mlps = if expand_neurons { 0..0 } else { self.mlp_layers(place) };
-        let whole = mlps.map(Component::MlpOut).chain(self.embeddings());
+        let mlps = if expand_neurons { Vec::new() } else { self.mlp_layers(place) };
+        let whole = mlps.into_iter().map(Component::MlpOut).chain(self.embeddings());
         let mut shape = None;
         for component in whole {
             let row = self.sublayer(component, options)?;

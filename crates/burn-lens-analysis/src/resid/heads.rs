@@ -86,6 +86,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
     /// The hooks of which one gives the results of each block before `place`.
     pub(crate) fn head_hooks(&self, place: Place) -> Vec<Vec<HookPoint>> {
         self.attn_layers(place)
+            .into_iter()
             .map(|layer| vec![HookPoint::AttnZ(layer), HookPoint::AttnResult(layer)])
             .collect()
     }

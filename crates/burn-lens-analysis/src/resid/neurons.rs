@@ -92,7 +92,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         reader: &Reader,
     ) -> Result<(Vec<Component>, Vec<Tensor<4>>), AnalysisError> {
         let layers = self.mlp_layers(place);
-        let groups: Vec<_> = layers.clone().map(|layer| vec![HookPoint::MlpPost(layer)]).collect();
+        let groups: Vec<_> = layers.iter().map(|&layer| vec![HookPoint::MlpPost(layer)]).collect();
         self.need("results of neurons", &groups)?;
         let kept = match (layers.is_empty(), self.neurons(neuron_slice)) {
             (true, _) => Vec::new(),
