@@ -1,0 +1,5 @@
+//! Feature data against a slow reference, against the faults of other tools, and against itself.
+
+mod common;
+mod invariance;
+mod reference;
