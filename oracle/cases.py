@@ -50,6 +50,7 @@ class Cases:
         for known, other in self.tensors.items():
             if other.dtype == tensor.dtype and torch.equal(other, tensor):
                 return known
+        assert name not in self.tensors, f"two tensors {name}"
         self.tensors[name] = tensor.detach().clone()
         return name
 

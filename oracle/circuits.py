@@ -125,12 +125,12 @@ def factored_products(cases, generator):
         lefts = {"vector": random(generator, l), "matrix": random(generator, 4, l), "narrow": random(generator, 1, l)}
         f = FactoredMatrix(a, b)
         for kind, x in others.items():
-            args = factors | {"other": cases.store(f"{name}.right_{kind}", x), "side": "right"}
+            args = factors | {"other": cases.store(f"{name}.x_right_{kind}", x), "side": "right"}
             facts = {} if kind == "vector" else {"mdim": (f @ x).mdim}
             call = lambda: f @ x if kind == "vector" else (f @ x).AB
             add(cases, f"{name}.right_{kind}", "matmul", args, a @ b @ x, call, **facts)
         for kind, x in lefts.items():
-            args = factors | {"other": cases.store(f"{name}.left_{kind}", x), "side": "left"}
+            args = factors | {"other": cases.store(f"{name}.x_left_{kind}", x), "side": "left"}
             facts = {} if kind == "vector" else {"mdim": f.__rmatmul__(x).mdim}
             call = lambda: f.__rmatmul__(x) if kind == "vector" else f.__rmatmul__(x).AB
             add(cases, f"{name}.left_{kind}", "matmul", args, x @ (a @ b), call, **facts)

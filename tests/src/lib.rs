@@ -6,6 +6,8 @@
 
 mod activation_cache;
 mod activation_cache_golden;
+mod circuits;
+mod attribution_models;
 mod common;
 mod formats;
 mod generation;
