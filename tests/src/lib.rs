@@ -8,6 +8,7 @@ mod activation_cache;
 mod activation_cache_golden;
 mod circuits;
 mod attribution_models;
+mod attribution_models;
 mod common;
 mod formats;
 mod generation;
