@@ -4,8 +4,8 @@
 use burn_lens::{
     analysis::{
         AnalysisError, Answers, AttributionOptions, Component, LensOptions, NeuronOptions, Normalize,
-        ResidStack, Residuals, StackOptions, Sublayers, Unit, attribution_hooks, direct_logit_attribution,
-        logit_lens,
+        ResidStack, Residuals, StackOptions, Sublayers, TunedLens, Unit, attribution_hooks,
+        direct_logit_attribution, logit_lens,
     },
     hooks::{BlockLayout, ModelWeights, NormPlacement},
     models::{
@@ -14,7 +14,7 @@ use burn_lens::{
         random_parameters,
     },
     prelude::*,
-    tensor::NormKind,
+    tensor::{MemoryWeights, NormKind},
 };
 use burn_lens_testkit::{Tolerance, assert_close, fixture, fixtures, float_types};
 use proptest::prelude::*;
@@ -634,4 +634,47 @@ fn a_model_of_a_users_own_is_taken_apart() {
     let attrs = residuals.logit_attrs(&mlp, 1, None).unwrap();
     let logits = output.into_logits().unwrap().narrow(2, 1, 1).squeeze_dim::<2>(2);
     assert_close("a user's model", &attrs.total().into_data(), &logits.into_data(), Tolerance::F32);
+}
+
+/// A tuned lens maps each stream before the final norm; the last stream is the model's own.
+#[test]
+fn a_tuned_lens_is_an_affine_map_for_each_layer() {
+    let (model, golden) = open("gpt2", finest());
+    let tokens = golden.ints("tokens", &model.device());
+    let cache = cached(&model, &tokens, &[]);
+    let residuals = Residuals::new(&model, &cache).unwrap();
+    let (n_layers, d_model) = (model.config().n_layers, model.config().d_model);
+    let wave = |count: usize, at: f64| -> Vec<f64> {
+        (0..count).map(|i| 0.1 * (at + 0.37 * i as f64).sin()).collect()
+    };
+    let mut tensors = std::collections::BTreeMap::new();
+    for layer in 0..n_layers {
+        let (w, b) = (wave(d_model * d_model, layer as f64), wave(d_model, -1.0 - layer as f64));
+        tensors.insert(format!("{layer}.weight"), burn::tensor::TensorData::new(w, [d_model, d_model]));
+        tensors.insert(format!("{layer}.bias"), burn::tensor::TensorData::new(b, [d_model]));
+    }
+    let mut weights = MemoryWeights::new(tensors.clone());
+    let tuned = TunedLens::load(&model, &mut weights).unwrap();
+    let options = LensOptions { top_k: 1, targets: vec![3], ..LensOptions::default() };
+    let lens = logit_lens(&residuals, &options, Some(&tuned)).unwrap();
+    let plain = logit_lens(&residuals, &options, None).unwrap();
+    assert_eq!(lens.cells.last(), plain.cells.last());
+
+    // The first stream by hand: x + W x + b, then the model from the last layer on.
+    let x: Tensor<3> = cache.tensor("blocks.0.hook_resid_pre").unwrap();
+    let (device, dtype) = (x.device(), x.dtype());
+    let w = Tensor::<2>::from_data(tensors["0.weight"].clone(), (&device, dtype));
+    let b = Tensor::<1>::from_data(tensors["0.bias"].clone(), (&device, dtype));
+    let mapped = x.clone() + x.matmul(w.transpose().unsqueeze()) + b.unsqueeze();
+    let options = RunOptions { start_at_layer: Some(n_layers as isize), ..RunOptions::default() };
+    let output = model.run_with_hooks(&Input::Resid(mapped), &options, vec![]).unwrap();
+    let expected: Vec<f64> = output.into_logits().unwrap().narrow(2, 3, 1).into_data().iter().collect();
+    let found: Vec<f64> = lens.cells[0].iter().flatten().map(|cell| cell.targets[0].logit).collect();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 1e-8, "{found} against {expected}");
+    }
+
+    tensors.remove("1.bias");
+    let error = TunedLens::load(&model, &mut MemoryWeights::new(tensors)).unwrap_err();
+    assert!(error.to_string().contains("`1.bias`"), "{error}");
 }
