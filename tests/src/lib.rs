@@ -6,6 +6,7 @@
 
 mod activation_cache;
 mod activation_cache_golden;
+mod activation_cache_models;
 mod circuits;
 mod attribution_models;
 mod attribution_models;
