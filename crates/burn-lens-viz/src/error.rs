@@ -66,6 +66,17 @@ pub enum VizError {
         /// The value.
         value: f64,
     },
+    /// A value on a logarithmic axis is not positive.
+    #[error("{what} holds {value}, which a logarithmic axis cannot show")]
+    NotPositive {
+        /// What it belongs to.
+        what: String,
+        /// The value.
+        value: f64,
+    },
+    /// The plotting library failed: a bug of this crate.
+    #[error("a plot failed: {0}")]
+    Drawing(String),
     /// There is nothing to draw.
     #[error("{what} is empty")]
     Empty {

@@ -1,6 +1,7 @@
 //! Pictures of what a model does: text for a terminal, and web pages that need no network.
 //!
 //! - [`HeatMap`]: an attention pattern, or any matrix over tokens, in characters
+//! - [`LinePlot`], [`QuadrantFigure`]: plots as SVG, PNG, and inside a page
 //! - [`Page`]: one self-contained HTML file of [`Section`]s: tables, tokens, bars, grids and
 //!   interactive attention patterns
 //!
@@ -11,8 +12,10 @@ mod heat_map;
 mod json;
 mod label;
 mod page;
+mod plot;
 
 pub use error::VizError;
 pub use heat_map::{HeatMap, Palette};
 pub use label::visible;
 pub use page::{Attention, Bar, Cell, Column, Grid, Page, Section, Token};
+pub use plot::{Figure, Line, LinePlot, QuadrantFigure};

@@ -3,7 +3,7 @@
 use minijinja::{Environment, context, value::Serde};
 use serde::Serialize;
 
-use crate::{VizError, error::finite, json, visible};
+use crate::{Figure, VizError, error::finite, json, visible};
 
 mod grid;
 
@@ -58,6 +58,7 @@ enum Body {
     Bars(Vec<Bar>),
     Grid(Grid),
     Attention(Attention),
+    Figure(Figure),
 }
 
 /// A token of a text, with a background where it has a strength.
@@ -156,6 +157,12 @@ impl Section {
         self.with(Body::Grid(grid))
     }
 
+    /// Adds a plot.
+    #[must_use]
+    pub fn figure(self, figure: Figure) -> Self {
+        self.with(Body::Figure(figure))
+    }
+
     /// Adds attention patterns.
     #[must_use]
     pub fn attention(self, attention: Attention) -> Self {
@@ -172,6 +179,7 @@ enum View {
     Bars { bars: Vec<BarView> },
     Grid { grid: GridView },
     Attention { json: String },
+    Figure { svg: String, alt: String },
 }
 
 #[derive(Serialize)]
@@ -266,6 +274,7 @@ impl Body {
                 View::Bars { bars: bars.iter().map(view).collect() }
             }
             Self::Grid(grid) => View::Grid { grid: grid.view(title)? },
+            Self::Figure(figure) => View::Figure { svg: figure.svg.clone(), alt: figure.alt.clone() },
             Self::Attention(attention) => {
                 View::Attention { json: json::for_script(&attention.data(title)?)? }
             }
