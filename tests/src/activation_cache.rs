@@ -207,7 +207,7 @@ fn attribution_equals_logit_attrs_of_the_rows() {
             Answers::EachPromptAndPos((0..batch).map(|b| (0..pos).map(|p| (b + p) % 5).collect()).collect());
         let full = residuals.get_full_resid_decomposition(&StackOptions::default(), true, None).unwrap();
         let rows = residuals
-            .logit_attrs(&full, answers.clone(), Some(Answers::EachPos((0..pos).map(|p| p % 4).collect())))
+            .logit_attrs(&full, answers.clone(), Some(&Answers::EachPos((0..pos).map(|p| p % 4).collect())))
             .unwrap();
         let labels = rows.labels();
         for by in [Unit::Head, Unit::Neuron] {

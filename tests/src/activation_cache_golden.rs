@@ -280,7 +280,7 @@ impl Case<'_> {
             self.close(attrs.values().select(0, rows).squeeze_dim::<2>(2).into_data());
             return;
         }
-        let attrs = self.residuals.logit_attrs(&self.argument(), answer, against);
+        let attrs = self.residuals.logit_attrs(&self.argument(), answer, against.as_ref());
         let attrs: LogitAttrs = attrs.unwrap_or_else(|error| panic!("{}: {error}", self.id));
         self.labels(&attrs.labels());
         self.close(data(&attrs.into_any()));

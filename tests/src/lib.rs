@@ -7,9 +7,9 @@
 mod activation_cache;
 mod activation_cache_golden;
 mod activation_cache_models;
+mod attribution_models;
 mod circuits;
-mod attribution_models;
-mod attribution_models;
+mod clusters;
 mod common;
 mod formats;
 mod generation;

@@ -61,14 +61,17 @@ pub struct AttributionOptions {
 #[must_use]
 pub fn attribution_hooks<M: HookedModel + ?Sized>(model: &M, by: Unit) -> Vec<HookPoint> {
     let wanted = |point: &HookPoint| match point {
-        HookPoint::Embed | HookPoint::PosEmbed | HookPoint::LnFinalScale => true,
+        // The scale of the final norm, and of those behind sublayers.
+        HookPoint::Embed
+        | HookPoint::PosEmbed
+        | HookPoint::LnFinalScale
+        | HookPoint::Ln1PostScale(_)
+        | HookPoint::Ln2PostScale(_) => true,
         HookPoint::AttnOut(_) => !matches!(by, Unit::Head | Unit::Source),
         HookPoint::MlpOut(_) => by != Unit::Neuron,
         HookPoint::AttnZ(_) => by == Unit::Head,
         HookPoint::AttnPattern(_) | HookPoint::AttnV(_) => by == Unit::Source,
         HookPoint::MlpPost(_) => by == Unit::Neuron,
-        // The norms behind sublayers.
-        HookPoint::Ln1PostScale(_) | HookPoint::Ln2PostScale(_) => true,
         HookPoint::Ln1Scale(_) | HookPoint::Ln2Scale(_) => {
             model.wiring().is_some_and(|wiring| wiring.placement == burn_lens_hooks::NormPlacement::Post)
         }

@@ -98,10 +98,7 @@ impl TunedLens {
     }
 
     fn apply(&self, component: Component, x: Tensor<3>) -> Tensor<3> {
-        let layer = match component {
-            Component::ResidPre(layer) | Component::ResidMid(layer) => layer,
-            _ => return x,
-        };
+        let (Component::ResidPre(layer) | Component::ResidMid(layer)) = component else { return x };
         let (w, b) = &self.maps[layer];
         x.clone() + x.matmul(w.clone().unsqueeze()) + b.clone().unsqueeze()
     }

@@ -6,11 +6,13 @@
 //! - [`direct_logit_attribution`]: which parts of a model write its answer
 //! - [`logit_lens`]: what a model would say if it stopped after each layer
 //! - [`Circuits`], [`SvdInterpreter`]: what heads and MLPs read and write, from the weights alone
+//! - [`clusters`]: attention over examples in the context, clustered and explained
 //! - [`attention_summaries`]: what each head attends to, in a few numbers
 
 mod attention;
 mod attribution;
 mod circuits;
+pub mod clusters;
 mod error;
 mod lens;
 mod resid;

@@ -41,6 +41,7 @@ pub struct HookedTransformer {
 
 /// How things get into the stream and out of it.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one")]
 pub(crate) enum Ends {
     Tokens { embed: Embed, unembed: Unembed },
     Vectors { read_in: ReadIn, read_out: ReadOut },

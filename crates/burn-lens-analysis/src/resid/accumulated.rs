@@ -34,9 +34,10 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         }
         let mut components = Vec::new();
         for layer in 0..=place.layer {
-            components.push(match layer == self.dims.n_layers {
-                true => Component::FinalPost,
-                false => Component::ResidPre(layer),
+            components.push(if layer == self.dims.n_layers {
+                Component::FinalPost
+            } else {
+                Component::ResidPre(layer)
             });
             let mid = if layer == place.layer { place.mlp_input } else { incl_mid };
             if mid {

@@ -59,9 +59,10 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
     fn full_hooks(&self, place: Place, expand_neurons: bool) -> Vec<Vec<HookPoint>> {
         let mut groups = self.head_hooks(place);
         for layer in self.mlp_layers(place) {
-            groups.push(match expand_neurons {
-                true => vec![HookPoint::MlpPost(layer)],
-                false => written_by(Component::MlpOut(layer)),
+            groups.push(if expand_neurons {
+                vec![HookPoint::MlpPost(layer)]
+            } else {
+                written_by(Component::MlpOut(layer))
             });
         }
         groups.extend(self.embeddings().into_iter().map(written_by));

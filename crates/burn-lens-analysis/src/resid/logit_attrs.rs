@@ -178,13 +178,13 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         &self,
         stack: &ResidStack,
         tokens: impl Into<Answers>,
-        incorrect_tokens: Option<Answers>,
+        incorrect_tokens: Option<&Answers>,
     ) -> Result<LogitAttrs, AnalysisError> {
         self.check_raw(stack, "logit_attrs of this stack")?;
         let [_, batch, pos, _] = stack.values.dims();
         let norm = self.frozen(NormSite::Final, stack)?;
         let (dirs, unembed_bias) =
-            self.unembed_directions([batch, pos], &tokens.into(), incorrect_tokens.as_ref(), &norm)?;
+            self.unembed_directions([batch, pos], &tokens.into(), incorrect_tokens, &norm)?;
         Ok(LogitAttrs {
             components: stack.components.clone(),
             values: dirs.pulled_back(&norm).dot(stack.values.clone()),

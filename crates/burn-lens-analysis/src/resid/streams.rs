@@ -17,7 +17,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
     where
         Tensor<D>: TypedTensor,
     {
-        let mut any = self.cache.get(point).map_err(|error| self.missing(point, error))?.clone();
+        let mut any = self.cache.get(point).map_err(|error| Self::missing(point, error))?.clone();
         if !self.cache.has_batch_dim() {
             any = with_batch_axis(any);
         }
@@ -28,7 +28,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         }
     }
 
-    fn missing(&self, point: HookPoint, error: RunError) -> AnalysisError {
+    fn missing(point: HookPoint, error: RunError) -> AnalysisError {
         match error {
             RunError::NotCached { .. } => {
                 AnalysisError::MissingHooks { what: format!("`{point}`"), missing: vec![point] }

@@ -143,11 +143,11 @@ fn incomplete(origin: &str, leftovers: &[String], gaps: &[String]) -> String {
     let mut text = format!("{origin} and the rules do not match");
     if !leftovers.is_empty() {
         text.push_str("\n  tensors that no rule reads (list them under `drop` if they are of no use):");
-        leftovers.iter().for_each(|name| text.push_str(&format!("\n    {name}")));
+        text.extend(leftovers.iter().map(|name| format!("\n    {name}")));
     }
     if !gaps.is_empty() {
         text.push_str("\n  weights of the model that no tensor gives:");
-        gaps.iter().for_each(|name| text.push_str(&format!("\n    {name}")));
+        text.extend(gaps.iter().map(|name| format!("\n    {name}")));
     }
     text
 }

@@ -114,6 +114,8 @@ fn curve(name: String, problem: &Problem, episodes: &[Episode], said: &[f64]) ->
             };
         }
     }
-    errors.iter_mut().for_each(|error| *error /= episodes.len().max(1) as f64);
+    for error in &mut errors {
+        *error /= episodes.len().max(1) as f64;
+    }
     Curve { name, errors }
 }
