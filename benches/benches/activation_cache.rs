@@ -54,7 +54,7 @@ fn activation_cache(c: &mut Criterion) {
     });
     bench("logit_attrs(decompose_resid)", &|| {
         let parts = residuals.decompose_resid(&all, Sublayers::All, true).expect("rows");
-        black_box(residuals.logit_attrs(&parts, 7, Some(Answers::One(11))).expect("attributions"));
+        black_box(residuals.logit_attrs(&parts, 7, Some(&Answers::One(11))).expect("attributions"));
     });
     bench("stack_neuron_results at the last position", &|| {
         black_box(residuals.stack_neuron_results(&last, &NeuronOptions::default()).expect("rows"));

@@ -21,7 +21,7 @@ const NAME: &str = "the matrix of spanning vectors";
 /// If `m` holds NaN or an infinity, the iteration does not converge, or the device fails.
 pub fn orthonormal_basis(m: Tensor<2>) -> Result<Tensor<2>, LinalgError> {
     let (device, dtype) = (m.device(), m.dtype());
-    let basis = bases(m.into())?.swap_remove(0);
+    let basis = bases(&m.into())?.swap_remove(0);
     Ok(upload(std::slice::from_ref(&basis), [basis.nrows(), basis.ncols()], &device, dtype).squeeze_dim(0))
 }
 
@@ -43,7 +43,7 @@ pub fn orthonormal_basis(m: Tensor<2>) -> Result<Tensor<2>, LinalgError> {
 pub fn principal_angles(a: Tensor<2>, b: Tensor<2>) -> Result<Vec<f64>, LinalgError> {
     let (a, b): (Matrices, Matrices) = (a.into(), b.into());
     check_widths(&a, &b)?;
-    let (a, b) = (bases(a)?.swap_remove(0), bases(b)?.swap_remove(0));
+    let (a, b) = (bases(&a)?.swap_remove(0), bases(&b)?.swap_remove(0));
     let (a, b) = if a.ncols() >= b.ncols() { (a, b) } else { (b, a) };
     let core = a.transpose() * &b;
     let name = || "the product of two bases".to_owned();
@@ -74,7 +74,7 @@ pub fn subspace_overlap(a: impl Into<Matrices>, b: impl Into<Matrices>) -> Resul
     let (a, b) = (a.into(), b.into());
     check_widths(&a, &b)?;
     let shape = [a.lead(), b.lead()].concat();
-    let (a, b) = (bases(a)?, bases(b)?);
+    let (a, b) = (bases(&a)?, bases(&b)?);
     let overlaps = par(a.len() * b.len(), |pair| {
         let (a, b) = (&a[pair / b.len()], &b[pair % b.len()]);
         let least = a.ncols().min(b.ncols());
@@ -97,7 +97,7 @@ fn check_widths(a: &Matrices, b: &Matrices) -> Result<(), LinalgError> {
 }
 
 /// An orthonormal basis of each column space.
-fn bases(m: Matrices) -> Result<Vec<Mat<f64>>, LinalgError> {
+fn bases(m: &Matrices) -> Result<Vec<Mat<f64>>, LinalgError> {
     let epsilon = match m.dtype() {
         burn::tensor::DType::F64 => f64::EPSILON,
         burn::tensor::DType::BF16 => 2f64.powi(-8),

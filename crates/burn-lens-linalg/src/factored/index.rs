@@ -41,6 +41,9 @@ enum Kept {
     List(Vec<usize>),
 }
 
+/// The indices of leading axes, of rows and of columns.
+type Divided = (Vec<Index>, Option<Index>, Option<Index>);
+
 impl FactoredMatrix {
     /// The part that `indices` select; axes without an index are kept whole.
     ///
@@ -88,7 +91,7 @@ impl FactoredMatrix {
     }
 
     /// `indices` without the ellipsis: those of leading axes, rows and columns.
-    fn divided(&self, indices: &[Index]) -> Result<(Vec<Index>, Option<Index>, Option<Index>), LinalgError> {
+    fn divided(&self, indices: &[Index]) -> Result<Divided, LinalgError> {
         let error =
             |reason: &str| LinalgError::Indices { matrix: self.naming().whole(), reason: reason.to_owned() };
         let is_axis = |index: &&Index| !matches!(index, Index::NewAxis | Index::Ellipsis);

@@ -246,11 +246,10 @@ impl fmt::Display for FactoredMatrix {
 
 /// The axes that two lists of leading axes come to, and for each side which of its matrices
 /// stands at each index.
-pub(crate) fn broadcast(
-    what: &'static str,
-    a: &[usize],
-    b: &[usize],
-) -> Result<(Vec<usize>, Vec<usize>, Vec<usize>), LinalgError> {
+pub(crate) type Broadcast = (Vec<usize>, Vec<usize>, Vec<usize>);
+
+/// Broadcasts two lists of leading axes.
+pub(crate) fn broadcast(what: &'static str, a: &[usize], b: &[usize]) -> Result<Broadcast, LinalgError> {
     let rank = a.len().max(b.len());
     let padded = |axes: &[usize]| [vec![1; rank - axes.len()], axes.to_vec()].concat();
     let (wide_a, wide_b) = (padded(a), padded(b));
