@@ -14,7 +14,7 @@ use clap::{
 use clap_complete::Shell;
 
 use crate::{
-    commands::{AttributeArgs, LensArgs},
+    commands::{AttributeArgs, CircuitsArgs, FeaturesArgs, LensArgs},
     edits::{Ablation, Addition, Scaling},
 };
 
@@ -40,6 +40,7 @@ Examples:
   burn-lens run gpt2 --prompt 'The cat sat' --save cache.safetensors --names 'blocks.*.attn.hook_pattern'
   burn-lens generate gpt2 --prompt 'The cat sat' --ablate z5:head=1
   burn-lens attribute demo --prompt 'When Mary and John went to the store , John gave a drink to' --answer ' Mary' --against ' John' --by head
+  burn-lens circuits demo --show composition --html circuits.html
 
 MODEL is a folder (Hugging Face or TransformerLens format), a name on the Hugging Face hub, or
 `demo`, the bundled model.";
@@ -60,6 +61,10 @@ pub(crate) enum Command {
     Attribute(AttributeArgs),
     /// What a model would say if it stopped after each layer: the logit lens
     Lens(LensArgs),
+    /// What heads and MLPs read and write, from the weights alone: copying, composition, singular vectors
+    Circuits(CircuitsArgs),
+    /// What the features of a dictionary mean: where they are active, what they do to predictions
+    Features(FeaturesArgs),
     /// The devices that models can run on
     Devices,
     /// A completion script for a shell

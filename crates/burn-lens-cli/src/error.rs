@@ -8,8 +8,8 @@ use std::{
 };
 
 use burn_lens::{
-    DEMO, Error as LensError, analysis::AnalysisError, hooks::RunError, io::IoError, models::ModelError,
-    tensor::nearest,
+    DEMO, Error as LensError, analysis::AnalysisError, hooks::RunError, io::IoError, linalg::LinalgError,
+    models::ModelError, sae::features::FeatureError, tensor::nearest,
 };
 use burn_lens_viz::VizError;
 
@@ -53,6 +53,32 @@ pub(crate) enum CliError {
         /// How many prompts there are.
         prompts: usize,
     },
+    /// A layer or head that the model does not have.
+    #[error("--{what} {value} is outside 0..{count}")]
+    OutOfRange {
+        /// The flag.
+        what: &'static str,
+        /// What was given.
+        value: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A matrix that cannot be shown this way.
+    #[error("--of {of:?} makes no sense here: expected {choices}")]
+    NoSuchMatrix {
+        /// What was given.
+        of: String,
+        /// What can be given.
+        choices: &'static str,
+    },
+    /// A flag that something else needs.
+    #[error("{what} needs {flag}")]
+    Needs {
+        /// What.
+        what: &'static str,
+        /// The flag.
+        flag: &'static str,
+    },
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
@@ -79,6 +105,41 @@ pub(crate) enum CliError {
         shape: Vec<usize>,
         /// The shape wanted.
         expected: String,
+    },
+    /// A tensor of vectors is of another kind.
+    #[error("`vectors` in {} is {dtype} of shape {shape:?}, expected floats of shape [vector, d]", path.display())]
+    VectorsShape {
+        /// The file.
+        path: PathBuf,
+        /// Its dtype.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// What a run of features was started with cannot be kept or read.
+    #[error("cannot keep or read what the run of features was started with")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// There are more shards than prompts.
+    #[error("this shard holds no prompt: there are only {n_prompts}")]
+    EmptyShard {
+        /// How many prompts there are.
+        n_prompts: usize,
+    },
+    /// A folder of features, without the number of one.
+    #[error("{} holds many features: --feature N says which", path.display())]
+    WhichFeature {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A feature that a file does not hold.
+    #[error("{} holds no feature {}; it holds {found:?}", path.display(), feature.map_or_else(String::new, |feature| feature.to_string()))]
+    NoFeature {
+        /// The file.
+        path: PathBuf,
+        /// The feature.
+        feature: Option<usize>,
+        /// What it holds.
+        found: Vec<usize>,
     },
     /// Activations were asked for of which the shortened run reaches none.
     #[error("`{name}` names nothing that a run with --stop-at-layer {stop} reaches")]
@@ -140,8 +201,20 @@ impl From<RunError> for CliError {
     }
 }
 
+impl From<LinalgError> for CliError {
+    fn from(error: LinalgError) -> Self {
+        AnalysisError::from(error).into()
+    }
+}
+
 impl From<IoError> for CliError {
     fn from(error: IoError) -> Self {
+        LensError::from(error).into()
+    }
+}
+
+impl From<FeatureError> for CliError {
+    fn from(error: FeatureError) -> Self {
         LensError::from(error).into()
     }
 }

@@ -54,6 +54,8 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Run(args) => commands::run(args, progress),
         Command::Attribute(args) => commands::attribute(args, progress),
         Command::Lens(args) => commands::lens(args, progress),
+        Command::Circuits(args) => commands::circuits(args, progress),
+        Command::Features(args) => commands::features(args, progress),
         Command::Devices => Ok(commands::devices()),
         Command::Completions(args) => Ok(commands::completions(args)),
     }

@@ -37,6 +37,27 @@ impl Drop for Step {
     }
 }
 
+/// A count that ends when this is dropped.
+#[must_use]
+pub(crate) struct Counter(Option<ProgressBar>);
+
+impl Counter {
+    /// So much is done.
+    pub(crate) fn at(&self, done: usize) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(done as u64);
+        }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 impl Progress {
     pub(crate) fn new(quiet: bool) -> Self {
         let mode = match quiet {
@@ -63,6 +84,14 @@ impl Progress {
                 Step(Some(bar))
             }
         }
+    }
+
+    /// Counts up to `total`, until the result is dropped.
+    pub(crate) fn counter(&self, what: &str, total: usize) -> Counter {
+        let Mode::Bars(bars) = &self.mode else { return Counter(None) };
+        let bar = bars.add(ProgressBar::new(total as u64).with_message(what.to_owned()));
+        let style = ProgressStyle::with_template("{bar:30} {pos:>8} / {len:8} {msg} {elapsed} (+{eta})");
+        Counter(Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))))
     }
 
     /// Says something worth knowing that is no error.

@@ -22,7 +22,7 @@ pub(crate) fn tokens(args: &PromptArgs, lens: &Pretrained) -> Result<Tokens, Cli
 }
 
 /// `tokens` and, if it is there, `attention_mask` of a safetensors file.
-fn from_file(path: &Path) -> Result<TokenBatch, CliError> {
+pub(crate) fn from_file(path: &Path) -> Result<TokenBatch, CliError> {
     let mut tensors = read_safetensors(path)?;
     let found: Vec<String> = tensors.keys().cloned().collect();
     let tokens = tensors.remove("tokens").ok_or_else(|| CliError::NoTensor {

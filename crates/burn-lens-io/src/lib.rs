@@ -6,6 +6,7 @@
 //! - [`resolve`]: a hub name or a folder, to a folder (feature `hub`, on by default)
 //! - [`read_settings`]: what a user wrote in TOML or JSON
 //! - [`save_safetensors`], [`read_safetensors`], [`write_atomically`]: results, to disk and back
+//! - [`TensorFolder`]: intermediate results that a run leaves behind, each whole or not there
 //!
 //! Files and servers are not trusted. Whatever bytes they hold, the answer is an [`IoError`]
 //! that names the file (and the tensor, where there is one), never a panic; no pickle is
@@ -18,6 +19,7 @@ mod error;
 mod hub;
 mod saving;
 mod settings;
+mod tensor_folder;
 mod tokenizer;
 
 pub use checkpoint::{Access, Checkpoint};
@@ -25,6 +27,7 @@ pub use error::IoError;
 pub use hub::{DownloadProgress, HubOptions, resolve};
 pub use saving::{read_safetensors, safetensors_from_bytes, save_safetensors, write_atomically};
 pub use settings::read_settings;
+pub use tensor_folder::{TensorFolder, create_folder, read_gzip, read_text, write_gzip};
 pub use tokenizer::{
     Occurrence, PaddingSide, StrToken, TokenBatch, TokenInput, TokenOptions, TokenRef, Tokenizer,
 };

@@ -4,10 +4,12 @@
 //! - [`LinePlot`], [`QuadrantFigure`]: plots as SVG, PNG, and inside a page
 //! - [`Page`]: one self-contained HTML file of [`Section`]s: tables, tokens, bars, grids and
 //!   interactive attention patterns
+//! - [`feature_page`], [`feature_index`]: what the features of a dictionary mean, to look through
 //!
 //! Everything here takes strings and numbers; no model, tensor or file is known.
 
 mod error;
+mod features;
 mod heat_map;
 mod json;
 mod label;
@@ -15,7 +17,8 @@ mod page;
 mod plot;
 
 pub use error::VizError;
+pub use features::{FeatureRow, feature_index, feature_page, feature_script};
 pub use heat_map::{HeatMap, Palette};
 pub use label::visible;
-pub use page::{Attention, Bar, Cell, Column, Grid, Page, Section, Token};
+pub use page::{Attention, Bar, Cell, Column, Grid, Page, Point, Scatter, Section, Token};
 pub use plot::{Figure, Line, LinePlot, QuadrantFigure};

@@ -6,9 +6,12 @@ use serde::Serialize;
 use crate::{Figure, VizError, error::finite, json, visible};
 
 mod grid;
+mod scatter;
 
 use grid::GridView;
 pub use grid::{Cell, Grid};
+use scatter::ScatterView;
+pub use scatter::{Point, Scatter};
 
 /// A page of sections.
 ///
@@ -57,6 +60,7 @@ enum Body {
     Table { columns: Vec<Column>, rows: Vec<Vec<String>> },
     Bars(Vec<Bar>),
     Grid(Grid),
+    Scatter(Scatter),
     Attention(Attention),
     Figure(Figure),
 }
@@ -151,6 +155,12 @@ impl Section {
         self.with(Body::Bars(bars))
     }
 
+    /// Adds points in a plane, such as eigenvalues.
+    #[must_use]
+    pub fn scatter(self, scatter: Scatter) -> Self {
+        self.with(Body::Scatter(scatter))
+    }
+
     /// Adds a grid of cells, such as a heat map.
     #[must_use]
     pub fn grid(self, grid: Grid) -> Self {
@@ -178,6 +188,7 @@ enum View {
     Table { columns: Vec<Column>, rows: Vec<Vec<String>> },
     Bars { bars: Vec<BarView> },
     Grid { grid: GridView },
+    Scatter { scatter: ScatterView },
     Attention { json: String },
     Figure { svg: String, alt: String },
 }
@@ -274,6 +285,7 @@ impl Body {
                 View::Bars { bars: bars.iter().map(view).collect() }
             }
             Self::Grid(grid) => View::Grid { grid: grid.view(title)? },
+            Self::Scatter(scatter) => View::Scatter { scatter: scatter.view(title)? },
             Self::Figure(figure) => View::Figure { svg: figure.svg.clone(), alt: figure.alt.clone() },
             Self::Attention(attention) => {
                 View::Attention { json: json::for_script(&attention.data(title)?)? }

@@ -3,6 +3,7 @@
 use burn_lens_hooks::RunError;
 use burn_lens_io::IoError;
 use burn_lens_models::ModelError;
+use burn_lens_sae::features::FeatureError;
 use burn_lens_tensor::{DeviceError, FloatType};
 
 /// Why something failed: the error of the layer where it happened.
@@ -18,6 +19,9 @@ pub enum Error {
     /// A run.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Feature data.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
     /// A device.
     #[error(transparent)]
     Device(#[from] DeviceError),

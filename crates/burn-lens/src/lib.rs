@@ -26,11 +26,13 @@
 //!
 //! Everything this crate re-exports can be depended on alone: [`hooks`] (names, hooks, cache),
 //! [`analysis`] (the residual stream taken apart, attribution, lenses),
-//! [`models`] (components, families, weight processing, generation), [`io`] (files, hub,
+//! [`sae`] (dictionaries of features and what they mean), [`models`] (components, families,
+//! weight processing, generation), [`io`] (files, hub,
 //! tokenizer), [`tensor`] (devices, dtypes), [`linalg`].
 
 mod demo;
 mod error;
+mod features;
 mod pretrained;
 mod text;
 
@@ -39,11 +41,13 @@ pub use burn_lens_hooks as hooks;
 pub use burn_lens_io as io;
 pub use burn_lens_linalg as linalg;
 pub use burn_lens_models as models;
+pub use burn_lens_sae as sae;
 pub use burn_lens_tensor as tensor;
 
 pub use burn;
 pub use demo::DEMO;
 pub use error::Error;
+pub use features::{FeatureFolder, token_texts};
 pub use pretrained::{LoadOptions, Pretrained, Process, UnknownProcess, from_pretrained};
 pub use text::{Completion, Tokens};
 

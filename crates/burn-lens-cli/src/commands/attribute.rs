@@ -93,9 +93,10 @@ pub(crate) fn attribute(args: &AttributeArgs, progress: &Progress) -> Result<Rep
     let lens = load(&args.name, &args.model, progress)?;
     let tokens = each_row(&prompts::tokens(&args.input, &lens)?, &lens);
     let answers = for_each("answer", &args.answer, tokens.len(), &lens)?;
-    let against = match args.against.is_empty() {
-        true => None,
-        false => Some(for_each("against", &args.against, tokens.len(), &lens)?),
+    let against = if args.against.is_empty() {
+        None
+    } else {
+        Some(for_each("against", &args.against, tokens.len(), &lens)?)
     };
     let step = progress.step("attributing");
     let mut all = Vec::new();
@@ -199,7 +200,9 @@ impl Found {
         if args.by == Unit::Source {
             columns.push(("from", Align::Left));
         }
-        rows.iter_mut().for_each(|row| row.truncate(columns.len()));
+        for row in &mut rows {
+            row.truncate(columns.len());
+        }
         report.text.push_str(&table(&columns, &rows));
     }
 

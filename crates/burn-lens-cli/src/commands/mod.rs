@@ -1,9 +1,11 @@
 //! The commands, a module each.
 
 mod attribute;
+mod circuits;
 mod completions;
 mod demo;
 mod devices;
+mod features;
 mod generate;
 mod hooks;
 mod info;
@@ -11,9 +13,11 @@ mod lens;
 mod run;
 
 pub(crate) use attribute::{AttributeArgs, attribute};
+pub(crate) use circuits::{CircuitsArgs, circuits};
 pub(crate) use completions::completions;
 pub(crate) use demo::demo;
 pub(crate) use devices::devices;
+pub(crate) use features::{FeaturesArgs, features};
 pub(crate) use generate::generate;
 pub(crate) use hooks::hooks;
 pub(crate) use info::info;

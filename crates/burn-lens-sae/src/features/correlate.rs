@@ -182,7 +182,9 @@ mod tests {
     fn products_of_all_pairs() {
         let rows = |rows: &[&[(u32, f32)]]| {
             let mut sparse = SparseRows::default();
-            rows.iter().for_each(|row| sparse.push_row(row.iter().copied()));
+            for row in rows {
+                sparse.push_row(row.iter().copied());
+            }
             sparse
         };
         let a = rows(&[&[(1, 2.0), (2, 3.0)], &[], &[(2, 1.0)]]);

@@ -225,6 +225,7 @@ pub struct SequenceData {
     pub attribution: Option<SourceAttribution>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -309,7 +310,7 @@ impl TokenText {
     /// A token of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = || bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let text = String::from_utf8_lossy(bytes).into_owned();
         Self { bytes: (text.as_bytes() != bytes).then(hex), text }
     }

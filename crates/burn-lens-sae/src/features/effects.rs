@@ -241,7 +241,9 @@ impl Tile<'_> {
                 *logit = x * place.inverse + bias;
             }
             if let Some(cap) = self.soft_cap {
-                logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+                for logit in logits.iter_mut() {
+                    *logit = cap * (*logit / cap).tanh();
+                }
             }
             let most = range(&logits).1.max(place.most);
             let factor = f64::from(place.most - most).exp();

@@ -45,7 +45,7 @@ pub struct PromptFeature {
 impl PromptMetric {
     /// The features at one position, those that matter most first; those without the number last.
     #[must_use]
-    pub fn ranked<'f>(self, features: &'f [PromptFeature], position: usize) -> Vec<&'f PromptFeature> {
+    pub fn ranked(self, features: &[PromptFeature], position: usize) -> Vec<&PromptFeature> {
         let rank = |feature: &PromptFeature| match self {
             Self::Activation => f64::from(feature.activation),
             Self::Quantile => feature.quantile.unwrap_or(f64::NEG_INFINITY),

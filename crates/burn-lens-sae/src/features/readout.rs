@@ -90,7 +90,9 @@ impl Readout {
         }
         for row in rows.chunks_exact_mut(self.d_model()) {
             let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / row.len() as f64;
-            row.iter_mut().for_each(|x| *x = (f64::from(*x) - mean) as f32);
+            for x in row.iter_mut() {
+                *x = (f64::from(*x) - mean) as f32;
+            }
         }
     }
 

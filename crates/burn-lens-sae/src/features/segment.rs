@@ -80,9 +80,10 @@ impl Segment {
         let roles = roles.ok_or_else(|| damaged("`roles` does not fit `tokens`"))?;
         let n_rows = tokens.len();
         let codes = rows(name, "a", &mut tensors, n_rows)?;
-        let codes_b = match tensors.contains_key("b.starts") {
-            true => Some(rows(name, "b", &mut tensors, n_rows)?),
-            false => None,
+        let codes_b = if tensors.contains_key("b.starts") {
+            Some(rows(name, "b", &mut tensors, n_rows)?)
+        } else {
+            None
         };
         Ok(Self { first, n_positions, tokens, roles, codes, codes_b })
     }

@@ -1,10 +1,13 @@
 //! The result depends on nothing but model, dictionary, tokens and what is asked for.
 
+use std::{collections::BTreeMap, error::Error as _};
+
 use burn_lens_hooks::HookPoint;
 use burn_lens_sae::features::{
-    FeatureChoice, FeatureData, FeatureOptions, FeatureRun, MemoryStore, TensorStore, build, collect, shard,
+    FeatureChoice, FeatureData, FeatureOptions, FeatureRun, MemoryStore, StoreError, TensorStore, build,
+    collect, shard,
 };
-use burn_lens_tensor::FloatType;
+use burn_lens_tensor::{FloatType, burn::tensor::TensorData};
 use proptest::prelude::*;
 
 use crate::common::{Sae, model, options, prompts};
@@ -78,4 +81,114 @@ proptest! {
             prop_assert_eq!(found, &all[feature]);
         }
     }
+}
+
+/// A store that fails after some writes, as a full disk or a killed process would.
+struct Failing {
+    store: MemoryStore,
+    left: usize,
+}
+
+impl TensorStore for Failing {
+    fn put(&mut self, name: &str, tensors: Vec<(String, TensorData)>) -> Result<(), StoreError> {
+        self.left = self.left.checked_sub(1).ok_or("the disk is full")?;
+        self.store.put(name, tensors)
+    }
+    fn get(&self, name: &str) -> Result<BTreeMap<String, TensorData>, StoreError> {
+        self.store.get(name)
+    }
+    fn remove(&mut self, name: &str) -> Result<(), StoreError> {
+        self.store.remove(name)
+    }
+    fn put_text(&mut self, name: &str, text: &str) -> Result<(), StoreError> {
+        self.left = self.left.checked_sub(1).ok_or("the disk is full")?;
+        self.store.put_text(name, text)
+    }
+    fn get_text(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.store.get_text(name)
+    }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_wherever_it_was_interrupted() {
+    let model = model("tl-ln", FloatType::F32);
+    let (sae, tokens) = (Sae::random(HookPoint::ResidPost(0), 8, 6, 3), prompts(&model, 10, 6, 1));
+    let options = FeatureOptions { batch_prompts: 2, ..options() };
+    let run = FeatureRun {
+        model: &model,
+        model_name: "test",
+        source: &sae,
+        source_b: None,
+        tokens: &tokens,
+        options: &options,
+    };
+    let whole = extracted(&run, 1);
+    let mut interrupted = 0;
+    for left in 0..40 {
+        let mut store = Failing { store: MemoryStore::default(), left };
+        if let Err(error) = collect(&run, 0..10, &mut store, &mut |_| ()) {
+            assert!(error.source().is_some_and(|source| source.to_string().contains("full")), "{error}");
+            interrupted += 1;
+        }
+        let mut store = store.store;
+        collect(&run, 0..10, &mut store, &mut |_| ()).unwrap();
+        assert_eq!(features(&run, &[store]), whole, "after {left} writes");
+    }
+    assert!(interrupted > 10);
+}
+
+#[test]
+fn parts_that_make_no_whole_are_refused() {
+    let model = model("tl-ln", FloatType::F32);
+    let (sae, tokens, options) =
+        (Sae::random(HookPoint::ResidPost(0), 8, 6, 3), prompts(&model, 10, 6, 1), options());
+    let run = FeatureRun {
+        model: &model,
+        model_name: "test",
+        source: &sae,
+        source_b: None,
+        tokens: &tokens,
+        options: &options,
+    };
+    let part = |run: &FeatureRun<'_>, prompts| {
+        let mut store = MemoryStore::default();
+        collect(run, prompts, &mut store, &mut |_| ()).unwrap();
+        store
+    };
+    let refused = |stores: &[&MemoryStore]| {
+        let stores: Vec<&dyn TensorStore> = stores.iter().map(|store| *store as &dyn TensorStore).collect();
+        build(&run, &stores, &mut |_| Ok(()), &mut |_| ()).unwrap_err().to_string()
+    };
+    let (first, second) = (part(&run, 0..4), part(&run, 4..10));
+    assert!(refused(&[&first]).contains("prompts 4 to 9 are in none"));
+    assert!(refused(&[&second]).contains("prompts 0 to 3 are in none"));
+    assert!(refused(&[&first, &second, &first]).contains("are there twice"));
+    assert!(refused(&[&MemoryStore::default()]).contains("holds nothing"));
+    assert!(refused(&[]).contains("no part at all"));
+    let others = prompts(&model, 10, 6, 2);
+    let other = part(&FeatureRun { tokens: &others, ..run }, 4..10);
+    assert!(refused(&[&first, &other]).contains("fingerprint of the tokens"));
+    assert!(shard(10, 3, 2).is_err() && shard(10, 0, 2).is_err());
+}
+
+#[test]
+fn a_store_holds_one_run() {
+    let model = model("tl-ln", FloatType::F32);
+    let (sae, tokens, options) =
+        (Sae::random(HookPoint::ResidPost(0), 8, 6, 3), prompts(&model, 4, 6, 1), options());
+    let run = FeatureRun {
+        model: &model,
+        model_name: "test",
+        source: &sae,
+        source_b: None,
+        tokens: &tokens,
+        options: &options,
+    };
+    let mut store = MemoryStore::default();
+    collect(&run, 0..4, &mut store, &mut |_| ()).unwrap();
+    let error = collect(&run, 0..3, &mut store, &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("range of prompts"), "{error}");
+    let error =
+        collect(&FeatureRun { model_name: "other", ..run }, 0..4, &mut store, &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("the model"), "{error}");
 }

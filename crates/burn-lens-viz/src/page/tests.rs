@@ -29,6 +29,11 @@ fn hostile_text_is_inert_everywhere() {
             columns: vec![HOSTILE.to_owned()],
             cells: vec![vec![Cell { text: HOSTILE.to_owned(), value: -1.0, note: HOSTILE.to_owned() }]],
         })
+        .scatter(Scatter {
+            x_axis: HOSTILE.to_owned(),
+            y_axis: HOSTILE.to_owned(),
+            points: vec![Point { x: 1.0, y: -1.0, note: HOSTILE.to_owned() }],
+        })
         .attention(hostile);
     let page = Page {
         title: HOSTILE.to_owned(),

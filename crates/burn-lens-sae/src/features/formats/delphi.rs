@@ -66,7 +66,9 @@ pub fn cache(stores: &[&dyn TensorStore], n_splits: usize) -> Result<Vec<Split>,
         }
         Ok(())
     })?;
-    splits.iter_mut().for_each(|split| split.tokens.clone_from(&tokens));
+    for split in &mut splits {
+        split.tokens.clone_from(&tokens);
+    }
     Ok(splits)
 }
 

@@ -1,0 +1,54 @@
+//! What has features: a dictionary or plain vectors, from what the command line names.
+
+use std::path::Path;
+
+use burn_lens::{
+    Pretrained,
+    burn::tensor::{DType, Tensor},
+    hooks::{HookPoint, HookedModel as _, RunError},
+    io::read_safetensors,
+    sae::features::{FeatureSource, Vectors},
+};
+
+use super::setup::Setup;
+use crate::error::CliError;
+
+/// A dictionary, or vectors.
+pub(super) type Source = Box<dyn FeatureSource>;
+
+/// What the features are of.
+pub(super) fn open(setup: &Setup, lens: &Pretrained) -> Result<Source, CliError> {
+    match (&setup.vectors, &setup.hook) {
+        (Some(path), Some(hook)) => {
+            let hook: HookPoint = hook.parse().map_err(RunError::from)?;
+            Ok(Box::new(vectors(path, hook, lens)?))
+        }
+        _ => sae(setup.sae.as_deref().unwrap_or_default(), lens),
+    }
+}
+
+/// What they are correlated with, if anything.
+pub(super) fn open_b(setup: &Setup, lens: &Pretrained) -> Result<Option<Source>, CliError> {
+    setup.sae_b.as_deref().map(|name| sae(name, lens)).transpose()
+}
+
+/// The tensor `vectors` of a file.
+fn vectors(path: &Path, hook: HookPoint, lens: &Pretrained) -> Result<Vectors, CliError> {
+    let mut tensors = read_safetensors(path)?;
+    let found: Vec<String> = tensors.keys().cloned().collect();
+    let data = tensors.remove("vectors");
+    let data = data.ok_or_else(|| CliError::NoTensor { path: path.to_owned(), tensor: "vectors", found })?;
+    let shape = data.shape().to_vec();
+    if shape.len() != 2 || shape.contains(&0) || !data.dtype().is_float() {
+        let dtype = format!("{:?}", data.dtype()).to_lowercase();
+        return Err(CliError::VectorsShape { path: path.to_owned(), dtype, shape });
+    }
+    let vectors = Tensor::<2>::from_data(data.convert::<f32>(), (&lens.model.device(), DType::F32));
+    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    Ok(Vectors { name, labels: Vec::new(), vectors, hook })
+}
+
+fn sae(name: &str, lens: &Pretrained) -> Result<Source, CliError> {
+    let _ = lens;
+    Err(CliError::Setup(format!("{name}: no loader yet").into()))
+}
