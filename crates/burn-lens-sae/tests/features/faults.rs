@@ -219,7 +219,7 @@ fn fault_41_features_come_once_and_in_order() {
     assert_eq!(data.iter().map(|data| data.feature).collect::<Vec<_>>(), [4, 1]);
     let model = model("tl-ln", FloatType::F32);
     let (sae, tokens) = (sae(5), prompts(&model, 2, 4, 1));
-    let options = FeatureOptions { features: FeatureChoice::Some(vec![1, 5]), ..options };
+    let options = FeatureOptions { features: FeatureChoice::Some(vec![1, 5]), ..options() };
     let run = FeatureRun {
         model: &model,
         model_name: "m",
