@@ -11,17 +11,9 @@ use burn_lens::{
     prelude::*,
     tensor::NormKind,
 };
-use burn_lens_testkit::{Tolerance, assert_close, fixture, fixtures, float_types};
+use burn_lens_testkit::{Tolerance, assert_close, float_types};
 
-use crate::common::{cached, data, open};
-
-/// Every kind of model that is kept with reference answers.
-fn models() -> Vec<String> {
-    let whole = |name: &str| {
-        ["config.json", "golden.safetensors"].iter().all(|file| fixture(name).join(file).exists())
-    };
-    fixtures(|name| whole(name) && name != "tl-shortformer")
-}
+use crate::common::{cached, data, open, whole_models};
 
 fn finest() -> FloatType {
     float_types().last().copied().unwrap()
@@ -34,7 +26,7 @@ fn tolerance(dtype: FloatType) -> Tolerance {
 
 /// Runs `check` with each model, its cache and its tokens.
 fn each(dtype: FloatType, check: impl Fn(&str, &HookedTransformer, &ActivationCache, &Tensor<2, Int>)) {
-    for name in models() {
+    for name in whole_models() {
         let (model, golden) = open(&name, dtype);
         let tokens = golden.ints("tokens", &model.device());
         check(&name, &model, &cached(&model, &tokens, &[]), &tokens);

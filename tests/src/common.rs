@@ -8,7 +8,7 @@ use burn_lens::{
     models::{architecture_config, load_parameters},
     prelude::*,
 };
-use burn_lens_testkit::{Golden, device, fixture};
+use burn_lens_testkit::{Golden, device, fixture, fixtures};
 
 /// The model in `folder`, unprocessed.
 pub(crate) fn load(folder: &Path, dtype: FloatType) -> HookedTransformer {
@@ -25,6 +25,14 @@ pub(crate) fn load_with(folder: &Path, config: &str, dtype: FloatType) -> Hooked
     let params = load_parameters(architecture, &config, &mut weights, dtype, &device())
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     HookedTransformer::new(config, params).unwrap()
+}
+
+/// The fixtures that hold a model and what it computes, but for the one that is refused.
+pub(crate) fn whole_models() -> Vec<String> {
+    fixtures(|name| {
+        let has = |file| fixture(name).join(file).exists();
+        has("config.json") && has("golden.safetensors") && name != "tl-shortformer"
+    })
 }
 
 /// A fixture's model and golden values.

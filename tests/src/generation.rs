@@ -1,13 +1,11 @@
 //! Generation: Hugging Face's greedy tokens, and cached = uncached.
 
+use crate::common::{open, whole_models};
 use burn_lens::{
     hooks::RunError,
     models::{FinishReason, Generated, generate},
     prelude::*,
 };
-use burn_lens_testkit::{fixture, fixtures};
-
-use crate::common::open;
 
 fn greedy(model: &HookedTransformer, prompts: &[Vec<i64>], options: &GenerateOptions) -> Vec<Vec<i64>> {
     let generated = generate(model, prompts, options, vec![], &mut |_, _| false).unwrap();
@@ -21,8 +19,7 @@ fn options(max_new_tokens: usize) -> GenerateOptions {
 #[test]
 fn greedy_tokens_are_those_of_transformers() {
     let mut checked = 0;
-    for name in fixtures(|name| fixture(name).join("golden.safetensors").exists() && !name.starts_with("tl-"))
-    {
+    for name in whole_models() {
         let (model, golden) = open(&name, FloatType::F32);
         if !golden.contains("generate.greedy") {
             continue;

@@ -1,10 +1,10 @@
 //! What must hold whatever the numbers are.
 
 use burn_lens::prelude::*;
-use burn_lens_testkit::{Tolerance, assert_close, device, fixture, fixtures, float_types};
+use burn_lens_testkit::{Tolerance, assert_close, device, float_types};
 use proptest::prelude::*;
 
-use crate::common::{cached, data, logits, open, run};
+use crate::common::{cached, data, logits, open, run, whole_models};
 
 /// One of each kind of model.
 const MODELS: [&str; 10] = [
@@ -79,8 +79,7 @@ proptest! {
 /// A hook that reads everything, and one that returns what it got, change no bit.
 #[test]
 fn hooked_with_nothing_is_unhooked() {
-    for name in fixtures(|name| fixture(name).join("golden.safetensors").exists() && name != "tl-shortformer")
-    {
+    for name in whole_models() {
         let (model, golden) = open(&name, FloatType::F32);
         let tokens = golden.ints("tokens", &model.device());
         let plain = logits(&model, &tokens);

@@ -4,7 +4,7 @@ use burn::tensor::TensorData;
 use burn_lens::prelude::*;
 use burn_lens_testkit::{Golden, Tolerance, assert_close, fixture, fixtures, float_types};
 
-use crate::common::{cached, data, load, logits, open, reshaped, run};
+use crate::common::{cached, data, load, logits, open, reshaped, run, whole_models};
 
 /// The fixtures that TransformerLens dumped and we can load.
 fn dumps() -> Vec<String> {
@@ -136,8 +136,7 @@ fn edits_at_optional_hooks() {
 #[test]
 fn save_and_load() {
     let with_biases_on_branches = ["llama-bias"];
-    let all = fixtures(|name| fixture(name).join("golden.safetensors").exists() && name != "tl-shortformer");
-    for name in all {
+    for name in whole_models() {
         let (model, golden) = open(&name, FloatType::F32);
         let tokens = golden.ints("tokens", &model.device());
         let folder = tempfile::tempdir().unwrap();

@@ -6,9 +6,9 @@ use burn_lens::{
     prelude::*,
     tensor::numeric,
 };
-use burn_lens_testkit::{Golden, Tolerance, assert_close, fixture, fixtures, float_types};
+use burn_lens_testkit::{Golden, Tolerance, assert_close, fixture, float_types};
 
-use crate::common::{data, logits, open};
+use crate::common::{data, logits, open, whole_models};
 
 fn log_probs(model: &HookedTransformer, tokens: &Tensor<2, Int>) -> TensorData {
     let options = RunOptions::default();
@@ -20,8 +20,7 @@ fn log_probs(model: &HookedTransformer, tokens: &Tensor<2, Int>) -> TensorData {
 /// together; one that is not is refused with the reason.
 #[test]
 fn log_probabilities_do_not_change() {
-    let all = fixtures(|name| fixture(name).join("golden.safetensors").exists() && name != "tl-shortformer");
-    for name in all {
+    for name in whole_models() {
         for dtype in float_types() {
             let (model, golden) = open(&name, dtype);
             let tokens = golden.ints("tokens", &model.device());
