@@ -48,7 +48,10 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
             components.push(component);
             rows.push(reader.row(row));
         }
-        let shape = shape.expect("the token embedding is always there");
+        let Some(shape) = shape else {
+            let reason = "the model fires no embedding, with which its stream begins".to_owned();
+            return Err(AnalysisError::Refused { what: "a decomposition of the whole stream", reason });
+        };
         components.push(Component::Bias);
         rows.push(reader.row(self.accumulated_bias(place, expand_neurons, &options.pos_slice, shape)?));
         let mut stack = self.finish("get_full_resid_decomposition", (components, rows), options, &reader)?;

@@ -241,7 +241,7 @@ impl Tile<'_> {
                 *logit = x * place.inverse + bias;
             }
             if let Some(cap) = self.soft_cap {
-                for logit in logits.iter_mut() {
+                for logit in &mut logits {
                     *logit = cap * (*logit / cap).tanh();
                 }
             }
