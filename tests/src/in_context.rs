@@ -7,12 +7,12 @@ use burn::tensor::{Distribution, TensorData};
 use burn_lens::{
     io::{Checkpoint, read_settings},
     models::{
-        ModelError,
-        convert::{ConvertError, Converted, Converter as _, Names, RuleTable, convert},
+        ModelError, Parameters,
+        convert::{ConvertError, Converted, Converter, Names, RuleTable, convert},
         random_parameters,
     },
     prelude::*,
-    tensor::{MemoryWeights, Weights as _},
+    tensor::{MemoryWeights, Weights},
 };
 use burn_lens_testkit::{Golden, Tolerance, assert_close, device, fixture, float_types};
 
@@ -157,6 +157,63 @@ fn leftovers_and_gaps_are_listed() {
     assert!(error);
     let error = convert(&wrong, &mut weights, FloatType::F32, &device()).unwrap_err().to_string();
     assert!(error.contains("unknown weight `read_in.V`") && error.contains("read_in.W"), "{error}");
+}
+
+/// A format that no table can describe: the final norm's weight less one.
+struct LessOne(RuleTable);
+
+/// The final norm's weight and `by`.
+fn shifted(data: &TensorData, by: f64) -> TensorData {
+    let values: Vec<f64> = data.iter::<f64>().map(|value| value + by).collect();
+    TensorData::new(values, data.shape()).convert_dtype(data.dtype())
+}
+
+impl Converter for LessOne {
+    fn config(&self) -> Result<ModelConfig, ConvertError> {
+        self.0.config()
+    }
+
+    fn read(&self, weights: &mut dyn Weights) -> Result<Vec<(Param, TensorData)>, ConvertError> {
+        let mut read = self.0.read(weights)?;
+        for (param, data) in &mut read {
+            if *param == Param::LnFinalW {
+                *data = shifted(data, 1.0);
+            }
+        }
+        Ok(read)
+    }
+
+    fn write(&self, params: &Parameters) -> Result<Vec<(String, TensorData)>, ConvertError> {
+        let mut written = self.0.write(params)?;
+        for (name, data) in &mut written {
+            if name == "_backbone.ln_f.weight" {
+                *data = shifted(data, -1.0);
+            }
+        }
+        Ok(written)
+    }
+
+    fn drops(&self, name: &str) -> bool {
+        self.0.drops(name)
+    }
+}
+
+#[test]
+fn a_format_with_arithmetic_is_a_converter_of_a_users_own() {
+    let (Converted { model, .. }, golden) = converted(FloatType::F64);
+    let stored = LessOne(rules()).write(model.parameters()).unwrap();
+    let mut weights = MemoryWeights::new(stored);
+    let found = convert(&LessOne(rules()), &mut weights, FloatType::F64, &device()).unwrap();
+    let input = vectors(&golden, "x", FloatType::F64);
+    let tolerance = Tolerance::of(FloatType::F64);
+    assert_close("output", &output(&found.model, &input), golden.get("output64"), tolerance);
+    let plain = convert(&rules(), &mut weights, FloatType::F64, &device()).unwrap();
+    let plain = output(&plain.model, &input);
+    assert_ne!(plain.as_bytes(), output(&model, &input).as_bytes(), "the shift matters");
+    // What is missing is listed without a word on where it should lie.
+    let mut less = MemoryWeights::default();
+    let error = convert(&LessOne(rules()), &mut less, FloatType::F64, &device()).unwrap_err().to_string();
+    assert!(error.contains("ln_final.w (no rule makes it)"), "{error}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use clap::{
 use clap_complete::Shell;
 
 use crate::{
-    commands::{AttributeArgs, CircuitsArgs, FeaturesArgs, LensArgs},
+    commands::{AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, LensArgs, TrainArgs},
     edits::{Ablation, Addition, Scaling},
 };
 
@@ -65,6 +65,12 @@ pub(crate) enum Command {
     Circuits(CircuitsArgs),
     /// What the features of a dictionary mean: where they are active, what they do to predictions
     Features(FeaturesArgs),
+    /// Train a model that learns a task from examples in its context
+    Train(Box<TrainArgs>),
+    /// What heads do on sequences of examples: their attention clustered and explained
+    AttentionClusters(Box<ClustersArgs>),
+    /// Read a checkpoint of another program by a table of rules, or write one
+    Convert(ConvertArgs),
     /// The devices that models can run on
     Devices,
     /// A completion script for a shell

@@ -8,9 +8,16 @@ use std::{
 };
 
 use burn_lens::{
-    DEMO, Error as LensError, analysis::AnalysisError, hooks::RunError, io::IoError, linalg::LinalgError,
-    models::ModelError, sae::features::FeatureError, tensor::nearest,
+    DEMO, Error as LensError,
+    analysis::AnalysisError,
+    hooks::RunError,
+    io::IoError,
+    linalg::LinalgError,
+    models::{ModelError, convert::ConvertError},
+    sae::features::FeatureError,
+    tensor::nearest,
 };
+use burn_lens_train::TrainError;
 use burn_lens_viz::VizError;
 
 use crate::{
@@ -78,6 +85,68 @@ pub(crate) enum CliError {
         what: &'static str,
         /// The flag.
         flag: &'static str,
+    },
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A checkpoint of another program.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// What a folder says of its training.
+    #[error("{} does not describe a run of training", path.display())]
+    TrainingFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A new run in the folder of another.
+    #[error("{} already holds a run of training", path.display())]
+    RunThere {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Nothing to go on with.
+    #[error("{} holds no run of training: it has no training.json", path.display())]
+    NoRun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A model without the checkpoints of its training.
+    #[error("there are no checkpoints in {}", path.display())]
+    NoCheckpoints {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A model that does not take examples.
+    #[error("{model} cannot be run on examples: {reason}")]
+    NoExamples {
+        /// The model.
+        model: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A head whose rows make no clusters.
+    #[error("{place}: {reason}")]
+    NotClustered {
+        /// Which head, on what.
+        place: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A tensor of examples is of another kind.
+    #[error("`{tensor}` in {} is {dtype} of shape {shape:?}, expected floats of shape {expected}", path.display())]
+    ExamplesShape {
+        /// The file.
+        path: PathBuf,
+        /// Which tensor.
+        tensor: &'static str,
+        /// Its dtype.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The shape wanted.
+        expected: String,
     },
     /// Standard output.
     #[error("cannot write to standard output")]
@@ -262,6 +331,12 @@ impl CliError {
             Self::Edit(error) => error.run_error().and_then(run_hint),
             Self::NoTensor { .. } | Self::TokensShape { .. } => Some(
                 "--tokens reads the token ids from a tensor `tokens` [batch, pos] and, if it is there, `attention_mask` of the same shape",
+            ),
+            Self::RunThere { .. } => Some(
+                "`burn-lens train resume DIR` goes on with it; for a new one give another folder as --out",
+            ),
+            Self::NoExamples { .. } => Some(
+                "`burn-lens train icl-regression` makes a model that says what it was trained on; for others give --examples FILE.safetensors",
             ),
             _ => None,
         }

@@ -56,6 +56,9 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Lens(args) => commands::lens(args, progress),
         Command::Circuits(args) => commands::circuits(args, progress),
         Command::Features(args) => commands::features(args, progress),
+        Command::Train(args) => commands::train(args, progress),
+        Command::AttentionClusters(args) => commands::attention_clusters(args, progress),
+        Command::Convert(args) => commands::convert(args, progress),
         Command::Devices => Ok(commands::devices()),
         Command::Completions(args) => Ok(commands::completions(args)),
     }

@@ -39,20 +39,33 @@ impl Drop for Step {
 
 /// A count that ends when this is dropped.
 #[must_use]
-pub(crate) struct Counter(Option<ProgressBar>);
+pub(crate) struct Counter {
+    bar: Option<ProgressBar>,
+    /// Whether there are lines in its place.
+    lines: bool,
+}
 
 impl Counter {
     /// So much is done.
     pub(crate) fn at(&self, done: usize) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.set_position(done as u64);
+        }
+    }
+
+    /// How it goes: beside the bar, or as a line where there is none.
+    pub(crate) fn say(&self, how: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(how.to_owned()),
+            None if self.lines => say(how),
+            None => {}
         }
     }
 }
 
 impl Drop for Counter {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
+        if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
     }
@@ -88,10 +101,12 @@ impl Progress {
 
     /// Counts up to `total`, until the result is dropped.
     pub(crate) fn counter(&self, what: &str, total: usize) -> Counter {
-        let Mode::Bars(bars) = &self.mode else { return Counter(None) };
+        let lines = matches!(self.mode, Mode::Lines);
+        let Mode::Bars(bars) = &self.mode else { return Counter { bar: None, lines } };
         let bar = bars.add(ProgressBar::new(total as u64).with_message(what.to_owned()));
         let style = ProgressStyle::with_template("{bar:30} {pos:>8} / {len:8} {msg} {elapsed} (+{eta})");
-        Counter(Some(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))))
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Counter { bar: Some(bar), lines }
     }
 
     /// Says something worth knowing that is no error.

@@ -35,7 +35,8 @@ pub(crate) fn info(args: &InfoArgs, progress: &Progress) -> Result<Report, CliEr
     report.heading("Processing");
     report.text.push_str(&steps_table(config));
     report.heading("Tokenizer");
-    report.text.push_str(&tokenizer_text(lens.tokenizer.as_ref()));
+    let takes = if config.dims().d_in > 0 { "vectors" } else { "token ids" };
+    report.text.push_str(&tokenizer_text(lens.tokenizer.as_ref(), takes));
     report.json = json!({
         "model": lens.name,
         "architecture": config.architecture,
@@ -91,7 +92,7 @@ fn sizes_json(config: &ModelConfig) -> Value {
     json!({
         "n_layers": dims.n_layers, "d_model": dims.d_model, "n_heads": dims.n_heads, "n_kv_heads": dims.n_kv_heads,
         "d_head": dims.d_head, "d_mlp": dims.d_mlp, "n_ctx": dims.n_ctx, "d_vocab": dims.d_vocab,
-        "d_vocab_out": dims.d_vocab_out,
+        "d_vocab_out": dims.d_vocab_out, "d_in": dims.d_in, "d_out": dims.d_out,
     })
 }
 
@@ -102,7 +103,9 @@ fn sizes(config: &ModelConfig, counted: &Counted) -> Vec<(&'static str, String)>
     } else {
         format!("{} (for keys and values {})", dims.n_heads, dims.n_kv_heads)
     };
-    let vocab = if dims.d_vocab == dims.d_vocab_out {
+    let vocab = if dims.d_in > 0 {
+        format!("none: vectors of {} numbers in, of {} out", dims.d_in, dims.d_out)
+    } else if dims.d_vocab == dims.d_vocab_out {
         grouped(dims.d_vocab)
     } else {
         format!("{} (output {})", grouped(dims.d_vocab), grouped(dims.d_vocab_out))
@@ -114,7 +117,7 @@ fn sizes(config: &ModelConfig, counted: &Counted) -> Vec<(&'static str, String)>
         ("heads", heads),
         ("d_head", dims.d_head.to_string()),
         ("d_mlp", if dims.d_mlp == 0 { "none".to_owned() } else { dims.d_mlp.to_string() }),
-        ("context", format!("{} tokens", grouped(dims.n_ctx))),
+        ("context", format!("{} {}", grouped(dims.n_ctx), if dims.d_in > 0 { "vectors" } else { "tokens" })),
         ("vocabulary", vocab),
         ("parameters", format!("{}{tied}", grouped(counted.params))),
         ("weights", format!("{} in {}", bytes(counted.weights), counted.dtype)),
@@ -264,8 +267,8 @@ fn steps_table(config: &ModelConfig) -> String {
     table(&columns, &Step::ALL.map(row))
 }
 
-fn tokenizer_text(tokenizer: Option<&Tokenizer>) -> String {
-    let Some(tokenizer) = tokenizer else { return "  none: the model takes token ids only\n".to_owned() };
+fn tokenizer_text(tokenizer: Option<&Tokenizer>, takes: &str) -> String {
+    let Some(tokenizer) = tokenizer else { return format!("  none: the model takes {takes} only\n") };
     let special = |id: Option<i64>| {
         id.map_or_else(|| "none".to_owned(), |id| format!("{} (id {id})", shown(Some(tokenizer), id)))
     };

@@ -2,7 +2,9 @@
 
 mod attribute;
 mod circuits;
+mod clusters;
 mod completions;
+mod convert;
 mod demo;
 mod devices;
 mod features;
@@ -11,10 +13,13 @@ mod hooks;
 mod info;
 mod lens;
 mod run;
+mod train;
 
 pub(crate) use attribute::{AttributeArgs, attribute};
 pub(crate) use circuits::{CircuitsArgs, circuits};
+pub(crate) use clusters::{ClustersArgs, attention_clusters};
 pub(crate) use completions::completions;
+pub(crate) use convert::{ConvertArgs, convert};
 pub(crate) use demo::demo;
 pub(crate) use devices::devices;
 pub(crate) use features::{FeaturesArgs, features};
@@ -23,3 +28,4 @@ pub(crate) use hooks::hooks;
 pub(crate) use info::info;
 pub(crate) use lens::{LensArgs, lens};
 pub(crate) use run::run;
+pub(crate) use train::{TrainArgs, train};

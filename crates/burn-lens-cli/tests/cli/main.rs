@@ -2,6 +2,8 @@
 
 mod attribute;
 mod circuits;
+mod clusters;
+mod convert;
 mod demo;
 mod describe;
 mod edits;
@@ -9,3 +11,5 @@ mod errors;
 mod generate;
 mod run;
 mod support;
+mod train;
+mod walk_through;

@@ -53,8 +53,16 @@ impl Layout {
     }
 
     /// An episode as vectors, `[positions · width]`.
-    fn vectors(self, episode: &Episode) -> Vec<f64> {
-        let last = episode.y.len() - 1;
+    ///
+    /// ```
+    /// # use burn_lens_train::in_context::{Episode, Layout};
+    /// let episode = Episode { x: vec![vec![1.0], vec![2.0]], y: vec![3.0, 4.0] };
+    /// assert_eq!(Layout::Interleaved.vectors(&episode), [1.0, 0.0, 0.0, 3.0, 2.0, 0.0, 0.0, 4.0]);
+    /// assert_eq!(Layout::Rows.vectors(&episode), [1.0, 3.0, 2.0, 0.0]);
+    /// ```
+    #[must_use]
+    pub fn vectors(self, episode: &Episode) -> Vec<f64> {
+        let last = episode.y.len().saturating_sub(1);
         let mut values = Vec::new();
         for (example, (x, &y)) in episode.x.iter().zip(&episode.y).enumerate() {
             values.extend(x);

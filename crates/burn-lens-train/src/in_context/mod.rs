@@ -10,7 +10,8 @@
 //! - [`Boolean`]: conjunctions, disjunctions, majorities and parities of a few literals
 //!   (Bhattamishra et al., 2023)
 //!
-//! [`evaluate`] compares a model with every [`Baseline`] on episodes that training never sees.
+//! A [`Recipe`] is everything that a run depends on; [`evaluate`] compares a model with every
+//! [`Baseline`] on episodes that training never sees.
 
 mod baseline;
 mod boolean;
@@ -18,6 +19,7 @@ mod classification;
 mod curves;
 mod episode;
 mod model;
+mod recipe;
 mod regression;
 mod selection;
 
@@ -33,6 +35,7 @@ pub use classification::Classification;
 pub use curves::{Curve, Curves, evaluate};
 pub use episode::{Answers, Episode, Layout};
 pub use model::ModelSize;
+pub use recipe::Recipe;
 pub use regression::Regression;
 pub use selection::Selection;
 
@@ -178,7 +181,16 @@ const HELD_OUT: u64 = 1 << 63;
 ///
 /// If a regression in one has no solution.
 pub fn held_out(problem: &Problem, seed: u64, count: usize) -> Result<Vec<Episode>, TrainError> {
-    (0..count).map(|number| problem.episode(seed, HELD_OUT + number as u64)).collect()
+    (0..count).map(|number| held_out_episode(problem, seed, number)).collect()
+}
+
+/// One of [`held_out`], by its number.
+///
+/// # Errors
+///
+/// If a regression in it has no solution.
+pub fn held_out_episode(problem: &Problem, seed: u64, number: usize) -> Result<Episode, TrainError> {
+    problem.episode(seed, HELD_OUT.saturating_add(number as u64))
 }
 
 /// Batches of fresh episodes.

@@ -33,9 +33,15 @@ impl Problem {
     ///
     /// # Errors
     ///
-    /// If the heads do not divide the width.
+    /// If a size is out of all bounds, or the heads do not divide the width.
     pub fn model(&self, size: ModelSize) -> Result<ModelConfig, TrainError> {
         let ModelSize { n_layers, n_heads, d_model } = size;
+        let sizes = [("n_layers", n_layers, 1024, "1 to 1024"), ("d_model", d_model, 65536, "1 to 65536")];
+        if let Some((key, found, _, expected)) =
+            sizes.into_iter().find(|&(_, size, most, _)| !(1..=most).contains(&size))
+        {
+            return Err(TrainError::Config { key, expected, found: found as f64 });
+        }
         if n_heads == 0 || !d_model.is_multiple_of(n_heads) {
             let found = n_heads as f64;
             return Err(TrainError::Config { key: "n_heads", expected: "a divisor of d_model", found });

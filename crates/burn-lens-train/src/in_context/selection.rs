@@ -16,7 +16,8 @@ use crate::TrainError;
 /// An episode draws `α` from `alphas`, `w` standard normal, and `fitted + examples` points
 /// `y = w·x + 0.8 α ε`. A ridge regression with each of the `alphas` is fitted on the first
 /// `fitted` points; the examples are the others, and an example's `x` is what each regression
-/// says of it. So a sequence is `(ŷ_α₁, ŷ_α₂, …, y)`, with the last `y` to be told.
+/// says of it: `(ŷ_α₁, ŷ_α₂, …)`. In rows, as in the notebook, `y` stands behind it, and the last
+/// is to be told.
 ///
 /// Source: `data_gen.py` of modelSelectInterp (Ottlik, 2023), where `fitted` is a share of the
 /// points of a whole data set; here each task has its own.
@@ -31,11 +32,13 @@ pub struct Selection {
     pub fitted: usize,
     /// Examples in an episode.
     pub examples: usize,
+    /// How they stand in a sequence; in rows, as in the notebook, or in turn.
+    pub layout: Layout,
 }
 
 impl Default for Selection {
     fn default() -> Self {
-        Self { alphas: vec![0.1, 0.8], dimensions: 5, fitted: 10, examples: 21 }
+        Self { alphas: vec![0.1, 0.8], dimensions: 5, fitted: 10, examples: 21, layout: Layout::Rows }
     }
 }
 
@@ -60,7 +63,7 @@ impl Family for Selection {
     }
 
     fn layout(&self) -> Layout {
-        Layout::Rows
+        self.layout
     }
 
     fn answers(&self) -> Answers {

@@ -15,11 +15,15 @@ pub(super) fn plot(plot: &LinePlot, lines: &[Vec<(f64, f64)>], width: usize, hei
     let mut cells = vec![vec![0u8; width]; height];
     let mut set = |column: usize, row: usize| cells[row / 4][column / 2] |= DOTS[row % 4][column % 2];
     for line in lines {
+        let mut last = None;
         for column in 0..2 * width {
             let at = x[0] + (x[1] - x[0]) * column as f64 / (2 * width - 1) as f64;
             if let Some(value) = at_x(line, at) {
                 let share = (y[1] - value) / (y[1] - y[0]);
-                set(column, (share * (4 * height - 1) as f64).round() as usize);
+                let row = (share * (4 * height - 1) as f64).round() as usize;
+                // Where the line is steep, up or down to where it was.
+                let from = last.replace(row).unwrap_or(row);
+                (row.min(from)..=row.max(from)).for_each(|row| set(column, row));
             }
         }
     }
