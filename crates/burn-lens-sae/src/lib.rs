@@ -1,3 +1,32 @@
 //! Sparse autoencoders: dictionaries of features, run in a model, and what their features mean.
+//!
+//! - [`SparseAutoencoder`]: what every kind does; [`SAE_KINDS`] lists them
+//! - [`read_sae_lens`]: one in SAELens's format
+//! - [`fold_w_dec_norm`] and its like: the same dictionary with other weights
+//! - [`features`]: what each feature means
+//!
+//! Nothing here knows a concrete model, and nothing here opens a file.
 
+mod affine;
+mod autoencoder;
+mod base;
+mod config;
+mod draft;
+mod error;
 pub mod features;
+mod fold;
+mod kinds;
+mod reader;
+mod rows;
+mod saelens;
+mod settings;
+
+pub use autoencoder::{Codes, SparseAutoencoder, Tap};
+pub use base::{Base, Prepared};
+pub use config::{Normalization, SaeConfig};
+pub use error::SaeError;
+pub use fold::{Whitening, fold_scaling_factor, fold_w_dec_norm, fold_whitening};
+pub use kinds::{SAE_KINDS, SaeKind};
+pub use reader::{Place, Reader, SaeOptions};
+pub use saelens::{read_sae_lens, sae_lens_config, sae_lens_tensors};
+pub use settings::Settings;

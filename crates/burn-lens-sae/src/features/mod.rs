@@ -28,6 +28,7 @@ mod parts;
 mod prompt;
 mod readout;
 mod rows;
+mod sae;
 mod segment;
 mod select;
 mod source;
@@ -49,6 +50,7 @@ pub use options::{FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Win
 pub use parts::{Manifest, RunKey, stored_run};
 pub use prompt::{PromptFeature, PromptMetric, prompt_features};
 pub use rows::SparseRows;
+pub use sae::SaeFeatures;
 pub use source::{FeatureSource, Vectors};
 pub use store::{MemoryStore, StoreError, TensorStore, TieredStore};
 pub use tokens::TokenTable;
