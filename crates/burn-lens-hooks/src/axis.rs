@@ -33,6 +33,12 @@ pub enum Axis {
     TopExpert,
     /// Tokens routed to one expert.
     Routed,
+    /// What a dictionary reads, heads side by side.
+    SaeIn,
+    /// The features of a dictionary.
+    Feature,
+    /// What a dictionary writes, heads side by side.
+    SaeOut,
     /// A kept axis of length 1.
     One,
 }
@@ -52,10 +58,12 @@ impl Axis {
             Self::DHead => "d_head",
             Self::DMlp => "d_mlp",
             Self::Vocab => "d_vocab_out",
-            Self::DOut => "d_out",
+            Self::DOut | Self::SaeOut => "d_out",
             Self::Expert => "n_experts",
             Self::TopExpert => "experts_per_token",
             Self::Routed => "n_routed",
+            Self::SaeIn => "d_in",
+            Self::Feature => "d_sae",
             Self::One => "1",
         }
     }

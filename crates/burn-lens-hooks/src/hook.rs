@@ -4,7 +4,7 @@ use std::{any::Any, collections::HashMap, fmt, sync::Arc};
 
 use burn_lens_tensor::{AnyTensor, RankError, TypedTensor};
 
-use crate::{HookPoint, Selector};
+use crate::{HookPoint, Hooks, RunError, Selector};
 
 /// What a hook is told besides the tensor.
 #[derive(Debug)]
@@ -53,9 +53,20 @@ type HookOutcome = Result<Option<AnyTensor>, HookFailure>;
 pub(crate) type ForwardFn<'a> = dyn FnMut(AnyTensor, &mut HookContext<'_>) -> HookOutcome + Send + 'a;
 pub(crate) type GradFn = dyn Fn(HookPoint, AnyTensor) -> Result<Option<AnyTensor>, RankError> + Send + Sync;
 
+pub(crate) type SpliceFn<'a> =
+    dyn FnMut(AnyTensor, &mut Hooks<'_>) -> Result<Option<AnyTensor>, RunError> + Send + 'a;
+
 pub(crate) enum Action<'a> {
     Forward(Box<ForwardFn<'a>>),
     Gradient(Arc<GradFn>),
+    Splice(Splice, Box<SpliceFn<'a>>),
+}
+
+/// Where something is spliced in, and which hooks fire in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Splice {
+    pub(crate) host: HookPoint,
+    pub(crate) fires: Vec<HookPoint>,
 }
 
 /// A function at some hook points: reads or edits the activation, or its gradient.
@@ -141,6 +152,20 @@ impl<'a> Hook<'a> {
         Self::gradient(at, move |point, grad| Ok(Some(f(T::from_any(grad)?, point).into_any())))
     }
 
+    /// Puts a computation of its own in at a hook point, behind the hooks there. It is given the
+    /// activation and the run's hooks, calls [`Hooks::at`] at the points that it `fires`, and may
+    /// give a tensor to go on with.
+    ///
+    /// Other hooks, and caches, can then name these points.
+    pub fn splice(
+        host: HookPoint,
+        fires: Vec<HookPoint>,
+        f: impl FnMut(AnyTensor, &mut Hooks<'_>) -> Result<Option<AnyTensor>, RunError> + Send + 'a,
+    ) -> Self {
+        let action = Action::Splice(Splice { host, fires }, Box::new(f));
+        Self { selector: host.into(), action, prepend: false }
+    }
+
     /// Puts this hook before all that are registered at the same point so far.
     #[must_use]
     pub fn prepend(mut self) -> Self {
@@ -163,11 +188,21 @@ impl<'a> Hook<'a> {
     }
 }
 
+impl Hook<'_> {
+    pub(crate) fn spliced(&self) -> Option<&Splice> {
+        match &self.action {
+            Action::Splice(splice, _) => Some(splice),
+            Action::Forward(_) | Action::Gradient(_) => None,
+        }
+    }
+}
+
 impl fmt::Debug for Hook<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.action {
             Action::Forward(_) => "forward",
             Action::Gradient(_) => "gradient",
+            Action::Splice(..) => "splice",
         };
         write!(f, "Hook({kind} at {:?})", self.selector)
     }

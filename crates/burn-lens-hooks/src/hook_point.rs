@@ -7,9 +7,12 @@ use std::{fmt, str::FromStr};
 
 use burn_lens_tensor::nearest;
 
-use crate::Axis::{
-    self, Batch, DHead, DMlp, DModel, DOut, Expert, Head, KeyPos, KvHead, One, Pos, QueryPos, Routed,
-    TopExpert, Vocab,
+use crate::{
+    Axis::{
+        self, Batch, DHead, DMlp, DModel, DOut, Expert, Head, KeyPos, KvHead, One, Pos, QueryPos, Routed,
+        TopExpert, Vocab,
+    },
+    SaeHook, SaeHost,
 };
 
 macro_rules! hook_points {
@@ -37,11 +40,40 @@ macro_rules! hook_points {
             $(#[doc = concat!("`", $m_name, "`: ", $m_doc)] $m,)*
             $(#[doc = concat!("`blocks.{layer}.", $b_name, "`: ", $b_doc)] $b(usize),)*
             $(#[doc = concat!("`blocks.{layer}.mlp.experts.{expert}.", $e_name, "`: ", $e_doc)] $e(usize, usize),)*
+            /// `{host}.hook_sae_…`: inside a dictionary that is spliced in at another hook.
+            Sae(SaeHost, SaeHook),
+        }
+
+        /// Every hook of a model itself.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) enum Site {
+            $($m,)*
+            $($b(usize),)*
+            $($e(usize, usize),)*
+        }
+
+        impl Site {
+            pub(crate) fn of(point: HookPoint) -> Option<Self> {
+                Some(match point {
+                    $(HookPoint::$m => Self::$m,)*
+                    $(HookPoint::$b(layer) => Self::$b(layer),)*
+                    $(HookPoint::$e(layer, expert) => Self::$e(layer, expert),)*
+                    HookPoint::Sae(..) => return None,
+                })
+            }
+
+            pub(crate) fn point(self) -> HookPoint {
+                match self {
+                    $(Self::$m => HookPoint::$m,)*
+                    $(Self::$b(layer) => HookPoint::$b(layer),)*
+                    $(Self::$e(layer, expert) => HookPoint::$e(layer, expert),)*
+                }
+            }
         }
 
         impl HookPoint {
-            /// Every kind of hook, with `layer` (and expert 0) filled in, in firing order
-            /// within its group.
+            /// Every kind of hook of a model itself, with `layer` (and expert 0) filled in, in
+            /// firing order within its group.
             #[must_use]
             pub fn kinds(layer: usize) -> Vec<Self> {
                 vec![$(Self::$m,)* $(Self::$b(layer),)* $(Self::$e(layer, 0),)*]
@@ -54,6 +86,7 @@ macro_rules! hook_points {
                     $(Self::$m => $m_name,)*
                     $(Self::$b(_) => $b_name,)*
                     $(Self::$e(..) => $e_name,)*
+                    Self::Sae(_, hook) => hook.name(),
                 }
             }
 
@@ -64,6 +97,7 @@ macro_rules! hook_points {
                     $(Self::$m => &[$($m_axis),*],)*
                     $(Self::$b(_) => &[$($b_axis),*],)*
                     $(Self::$e(..) => &[$($e_axis),*],)*
+                    Self::Sae(host, hook) => hook.axes(host.point()),
                 }
             }
 
@@ -74,6 +108,7 @@ macro_rules! hook_points {
                     $(Self::$m => $m_doc,)*
                     $(Self::$b(_) => $b_doc,)*
                     $(Self::$e(..) => $e_doc,)*
+                    Self::Sae(_, hook) => hook.description(),
                 }
             }
 
@@ -84,6 +119,7 @@ macro_rules! hook_points {
                     $(Self::$m => None,)*
                     $(Self::$b(layer) => Some(layer),)*
                     $(Self::$e(layer, _) => Some(layer),)*
+                    Self::Sae(host, _) => host.point().layer(),
                 }
             }
 
@@ -105,6 +141,7 @@ macro_rules! hook_points {
                     $(Self::$e(layer, expert) => {
                         f.pad(&format!(concat!("blocks.{}.mlp.experts.{}.", $e_name), layer, expert))
                     })*
+                    Self::Sae(host, hook) => f.pad(&format!("{}.{}", host.point(), hook.name())),
                 }
             }
         }
@@ -153,6 +190,7 @@ hook_points! {
         MlpIn "hook_mlp_in" [Batch Pos DModel] "the stream that the MLP reads, before ln2 (optional)";
         Ln2Scale "ln2.hook_scale" [Batch Pos One] "divisor of the norm before (or, in post-norm models, after) the MLP";
         Ln2Normalized "ln2.hook_normalized" [Batch Pos DModel] "what ln2 normalised, before weight and bias";
+        MlpInput "mlp.hook_in" [Batch Pos DModel] "what the MLP's weights read, behind ln2 and its weight and bias (optional)";
         MlpPre "mlp.hook_pre" [Batch Pos DMlp] "neuron pre-activations (of the gate where gated)";
         MlpPreLinear "mlp.hook_pre_linear" [Batch Pos DMlp] "the linear branch of a gated MLP";
         MlpMid "mlp.hook_mid" [Batch Pos DMlp] "activations before the MLP's inner norm (SoLU)";
@@ -213,6 +251,9 @@ impl FromStr for HookPoint {
     type Err = UnknownHook;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
+        if let Some((host, hook)) = name.rsplit_once('.').filter(|(_, hook)| hook.starts_with("hook_sae_")) {
+            return parse_sae(name, host, hook);
+        }
         parse(name).filter(|point| point.to_string() == name).ok_or_else(|| {
             let layer = layer_of(name).map_or(0, |(layer, _)| layer);
             UnknownHook {
@@ -221,6 +262,23 @@ impl FromStr for HookPoint {
             }
         })
     }
+}
+
+/// A hook inside a dictionary; the nearest names mend the host, or what stands behind it.
+fn parse_sae(name: &str, host: &str, hook: &str) -> Result<HookPoint, UnknownHook> {
+    let unknown = |nearest| UnknownHook { name: name.to_owned(), nearest };
+    let point: HookPoint = host.parse().map_err(|error: UnknownHook| {
+        unknown(error.nearest.iter().map(|host| format!("{host}.{hook}")).collect())
+    })?;
+    let Some(host) = SaeHost::new(point) else { return Err(unknown(vec![host.to_owned()])) };
+    SaeHook::ALL
+        .into_iter()
+        .find(|known| known.name() == hook)
+        .map(|hook| HookPoint::Sae(host, hook))
+        .ok_or_else(|| {
+            let names = SaeHook::ALL.into_iter().map(|hook| HookPoint::Sae(host, hook).to_string());
+            unknown(nearest(name, names))
+        })
 }
 
 fn layer_of(name: &str) -> Option<(usize, &str)> {
@@ -249,6 +307,23 @@ mod tests {
                 assert_eq!(point.to_string().parse(), Ok(point));
             }
         }
+    }
+
+    #[test]
+    fn hooks_in_dictionaries_are_named_behind_their_host() {
+        for host in HookPoint::kinds(3) {
+            let host = SaeHost::new(host).unwrap();
+            for hook in SaeHook::ALL {
+                let point = HookPoint::Sae(host, hook);
+                assert_eq!(point.to_string().parse(), Ok(point));
+                assert_eq!((point.layer(), SaeHost::new(point)), (host.point().layer(), None));
+            }
+        }
+        let nearest = |name: &str| name.parse::<HookPoint>().unwrap_err().nearest[0].clone();
+        let post = "blocks.3.hook_resid_post.hook_sae_acts_post";
+        assert_eq!(nearest("blocks.3.hook_resid_post.hook_sae_act_post"), post);
+        assert_eq!(nearest("blocks.3.hook_resid_pst.hook_sae_acts_post"), post);
+        assert_eq!(nearest("blocks.3.hook_resid_post.hook_sae_acts_post.hook_sae_error"), post);
     }
 
     #[test]

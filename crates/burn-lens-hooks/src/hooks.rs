@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 
 use crate::{
     CacheOptions, HookPoint, HookRegistry, RunError,
-    hook::{Action, ContextValues, ForwardFn, GradFn, Hook, HookContext, HookFailure},
+    hook::{Action, ContextValues, ForwardFn, GradFn, Hook, HookContext, HookFailure, SpliceFn},
     registry::Installed,
     selector::Firing,
 };
@@ -20,6 +20,11 @@ use crate::{
 enum Slot<'a> {
     Own(Box<ForwardFn<'a>>),
     Shared(Arc<Mutex<Box<ForwardFn<'static>>>>),
+}
+
+enum SpliceSlot<'a> {
+    Own(Box<SpliceFn<'a>>),
+    Shared(Arc<Mutex<Box<SpliceFn<'static>>>>),
 }
 
 /// What to keep of a run.
@@ -46,6 +51,7 @@ pub struct Hooks<'a> {
     slots: Vec<Slot<'a>>,
     forward: HashMap<HookPoint, Vec<usize>>,
     gradient: HashMap<HookPoint, Vec<Arc<GradFn>>>,
+    splices: HashMap<HookPoint, Vec<SpliceSlot<'a>>>,
     sink: Option<Sink>,
     grads: Option<(HashSet<HookPoint>, GradSink)>,
     /// The first failure inside a backward pass, where nothing can be returned.
@@ -75,6 +81,7 @@ impl<'a> Hooks<'a> {
         firing: &Firing,
     ) -> Result<Self, RunError> {
         let mut run = Self::default();
+        let firing = &spliced(firing.clone(), registry, &hooks)?;
         if let Some(registry) = registry {
             for (selector, action, prepend) in registry.installed() {
                 // An installed hook is valid for the model; where this run does not reach it, it waits.
@@ -85,6 +92,7 @@ impl<'a> Hooks<'a> {
                 match action {
                     Installed::Forward(f) => run.add_forward(&points, Slot::Shared(f), prepend),
                     Installed::Gradient(f) => run.add_gradient(&points, &f, prepend)?,
+                    Installed::Splice(_, f) => run.add_splice(&points, SpliceSlot::Shared(f)),
                 }
             }
         }
@@ -93,6 +101,7 @@ impl<'a> Hooks<'a> {
             match hook.action {
                 Action::Forward(f) => run.add_forward(&points, Slot::Own(f), hook.prepend),
                 Action::Gradient(f) => run.add_gradient(&points, &f, hook.prepend)?,
+                Action::Splice(_, f) => run.add_splice(&points, SpliceSlot::Own(f)),
             }
         }
         run.contexts = registry.map(HookRegistry::take_contexts).unwrap_or_default();
@@ -123,6 +132,14 @@ impl<'a> Hooks<'a> {
             list.insert(if prepend { 0 } else { list.len() }, Arc::clone(f));
         }
         Ok(())
+    }
+
+    fn add_splice(&mut self, points: &[HookPoint], slot: SpliceSlot<'a>) {
+        self.active = true;
+        // The selector of a splice is one point.
+        if let [point] = points {
+            self.splices.entry(*point).or_default().push(slot);
+        }
     }
 
     pub(crate) fn keep(&mut self, sink: Sink) {
@@ -169,6 +186,12 @@ impl<'a> Hooks<'a> {
         self.pos_offset = offset;
     }
 
+    /// That position.
+    #[must_use]
+    pub fn pos_offset(&self) -> usize {
+        self.pos_offset
+    }
+
     /// Whether a hook has failed; the rest of the pass need not be computed.
     #[must_use]
     pub fn failed(&self) -> bool {
@@ -181,6 +204,7 @@ impl<'a> Hooks<'a> {
     pub fn wants(&self, point: HookPoint) -> bool {
         self.active
             && (self.forward.contains_key(&point)
+                || self.splices.contains_key(&point)
                 || self.gradient.contains_key(&point)
                 || self.sink.as_ref().is_some_and(|sink| sink.points.contains(&point))
                 || self.grads.as_ref().is_some_and(|(points, _)| points.contains(&point)))
@@ -252,6 +276,24 @@ impl<'a> Hooks<'a> {
             let value = sink.prepared(point, x.clone())?;
             sink.values.insert(point, value);
         }
+        // Taken out while they run: they call the hooks themselves.
+        let Some(mut splices) = self.splices.remove(&point) else { return Ok((x, changed)) };
+        for splice in &mut splices {
+            let outcome = match splice {
+                SpliceSlot::Own(f) => f(x.clone(), self),
+                SpliceSlot::Shared(f) => {
+                    let f = Arc::clone(f);
+                    let mut f = f.lock().unwrap_or_else(PoisonError::into_inner);
+                    f(x.clone(), self)
+                }
+            };
+            if let Some(edited) = outcome? {
+                check_replacement(point, &x, &edited)?;
+                x = edited;
+                changed = true;
+            }
+        }
+        self.splices.insert(point, splices);
         Ok((x, changed))
     }
 
@@ -291,6 +333,20 @@ impl<'a> Hooks<'a> {
         };
         Some(with_grad_hook(x.clone(), on_grad))
     }
+}
+
+/// What fires where something is spliced in.
+pub(crate) fn spliced(
+    firing: Firing,
+    registry: Option<&HookRegistry>,
+    hooks: &[Hook<'_>],
+) -> Result<Firing, RunError> {
+    let installed = registry.map(HookRegistry::installed).unwrap_or_default();
+    let installed = installed.iter().filter_map(|(_, action, _)| match action {
+        Installed::Splice(splice, _) => Some(splice),
+        Installed::Forward(_) | Installed::Gradient(_) => None,
+    });
+    firing.with_splices(installed.chain(hooks.iter().filter_map(Hook::spliced)))
 }
 
 fn with_grad_hook(x: AnyTensor, f: impl Fn(AnyTensor) -> AnyTensor + Send + Sync + 'static) -> AnyTensor {

@@ -20,6 +20,7 @@ mod model;
 mod param;
 mod registry;
 mod run;
+mod sae_hook;
 mod selector;
 mod wiring;
 
@@ -34,5 +35,6 @@ pub use model::HookedModel;
 pub use param::{Param, UnknownParam};
 pub use registry::{HookId, HookRegistry, HookScope};
 pub use run::{CacheOptions, Input, Metric, ModelDims, Output, ReturnType, RunOptions};
+pub use sae_hook::{SaeHook, SaeHost};
 pub use selector::{Firing, Selector};
 pub use wiring::{BlockLayout, ModelWeights, NormPlacement, NormSite, Wiring};

@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 
 use crate::{
     ActivationCache, CacheOptions, Firing, Hook, HookId, HookPoint, HookRegistry, HookScope, Hooks, Input,
-    ModelDims, Output, Param, ReturnType, RunError, RunOptions, Selector, Wiring, hooks::Sink,
+    ModelDims, Output, Param, ReturnType, RunError, RunOptions, Selector, Wiring,
+    hooks::{Sink, spliced},
 };
 
 /// A model whose activations can be read and edited.
@@ -160,7 +161,7 @@ pub trait HookedModel {
         cache: &CacheOptions,
     ) -> Result<(Output, ActivationCache), RunError> {
         let firing = self.firing_in(input, options);
-        let points = chosen(&cache.names, &firing)?;
+        let points = chosen(&cache.names, &spliced(firing.clone(), self.registry(), &hooks)?)?;
         let batch = input.batch_pos()[0];
         if cache.remove_batch_dim && batch != 1 {
             return Err(RunError::BatchNotOne { batch });
@@ -207,7 +208,7 @@ pub trait HookedModel {
     /// If a hook cannot fire in this model, or the model holds no hooks.
     fn hook_scope(&self, hooks: Vec<Hook<'static>>) -> Result<HookScope<'_>, RunError> {
         let registry = installable(self.registry())?;
-        let firing = self.firing();
+        let firing = spliced(self.firing(), Some(registry), &hooks)?;
         for hook in &hooks {
             hook.selector.resolve(&firing)?;
         }
@@ -221,8 +222,7 @@ pub trait HookedModel {
     ///
     /// As [`HookedModel::hook_scope`].
     fn add_hook(&self, hook: Hook<'static>) -> Result<HookId, RunError> {
-        hook.selector.resolve(&self.firing())?;
-        Ok(installable(self.registry())?.install(hook, false))
+        installed(self.firing(), self.registry(), hook, false)
     }
 
     /// Installs a hook that also survives `reset_hooks`, unless that includes permanent ones.
@@ -231,8 +231,7 @@ pub trait HookedModel {
     ///
     /// As [`HookedModel::hook_scope`].
     fn add_perma_hook(&self, hook: Hook<'static>) -> Result<HookId, RunError> {
-        hook.selector.resolve(&self.firing())?;
-        Ok(installable(self.registry())?.install(hook, true))
+        installed(self.firing(), self.registry(), hook, true)
     }
 
     /// Removes the installed hooks, the permanent ones only on request.
@@ -247,6 +246,17 @@ fn installable(registry: Option<&HookRegistry>) -> Result<&HookRegistry, RunErro
     registry.ok_or_else(|| {
         RunError::Options("this model cannot hold hooks; pass them to run_with_hooks".to_owned())
     })
+}
+
+fn installed(
+    firing: Firing,
+    registry: Option<&HookRegistry>,
+    hook: Hook<'static>,
+    permanent: bool,
+) -> Result<HookId, RunError> {
+    let firing = spliced(firing, registry, std::slice::from_ref(&hook))?;
+    hook.selector.resolve(&firing)?;
+    Ok(installable(registry)?.install(hook, permanent))
 }
 
 fn chosen(names: &[Selector], firing: &Firing) -> Result<Vec<HookPoint>, RunError> {

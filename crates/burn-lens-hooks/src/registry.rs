@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     HookPoint,
-    hook::{Action, ContextValues, ForwardFn, GradFn, Hook},
+    hook::{Action, ContextValues, ForwardFn, GradFn, Hook, Splice, SpliceFn},
     selector::Selector,
 };
 
@@ -19,6 +19,7 @@ pub struct HookId(u64);
 pub(crate) enum Installed {
     Forward(Arc<Mutex<Box<ForwardFn<'static>>>>),
     Gradient(Arc<GradFn>),
+    Splice(Splice, Arc<Mutex<Box<SpliceFn<'static>>>>),
 }
 
 #[derive(Clone)]
@@ -54,6 +55,7 @@ impl HookRegistry {
         let action = match hook.action {
             Action::Forward(f) => Installed::Forward(Arc::new(Mutex::new(f))),
             Action::Gradient(f) => Installed::Gradient(f),
+            Action::Splice(splice, f) => Installed::Splice(splice, Arc::new(Mutex::new(f))),
         };
         let entry = Entry { id, selector: hook.selector, action, prepend: hook.prepend, permanent };
         state.entries.push(entry);

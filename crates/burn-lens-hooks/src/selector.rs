@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use burn_lens_tensor::nearest;
 use globset::GlobBuilder;
 
-use crate::{HookPoint, RunError, get_act_name};
+use crate::{HookPoint, RunError, get_act_name, hook::Splice};
 
 /// Chooses hook points: by exact name (`blocks.3.attn.hook_pattern`, or short: `pattern3`), by
 /// glob (`blocks.*.attn.hook_z`, `blocks.{0,2}.hook_resid_*`) or by predicate.
@@ -47,6 +47,29 @@ impl Firing {
         };
         let (always, optional) = (keep(always), keep(optional));
         Self { always, optional, unreached }
+    }
+
+    /// With what is spliced in at hooks that this fires, right behind each.
+    pub(crate) fn with_splices<'s>(
+        mut self,
+        splices: impl IntoIterator<Item = &'s Splice>,
+    ) -> Result<Self, RunError> {
+        for Splice { host, fires } in splices {
+            if let Some(point) = fires.iter().find(|point| self.always.contains(point)) {
+                return Err(RunError::Options(format!(
+                    "two dictionaries are to be spliced in at one hook: `{point}` would fire twice"
+                )));
+            }
+            if let Some(at) = self.always.iter().position(|point| point == host) {
+                let behind = self.always.split_off(at + 1);
+                self.always.extend(fires.iter().copied().chain(behind));
+            } else if self.optional.contains(host) {
+                self.always.extend(fires);
+            } else {
+                self.unreached.extend(fires);
+            }
+        }
+        Ok(self)
     }
 
     fn find(&self, point: HookPoint) -> Result<HookPoint, RunError> {

@@ -80,6 +80,14 @@ pub enum IoError {
         /// What is wrong with it.
         source: Source,
     },
+    /// A NumPy archive is malformed.
+    #[error("{} is not an archive of NumPy arrays that can be read", path.display())]
+    Npz {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Source,
+    },
     /// A pickle refers to Python code that tensors do not need. Nothing of it was executed.
     #[error(
         "{} refers to the Python object `{global}`, which no tensor needs; the file is refused (nothing in it was executed)",

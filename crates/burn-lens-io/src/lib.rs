@@ -4,6 +4,7 @@
 //!   [`Weights`](burn_lens_tensor::Weights) table; safetensors are memory-mapped and not copied
 //! - [`Tokenizer`]: text to token ids and back, with `TransformerLens`'s rules for the BOS token
 //! - [`resolve`]: a hub name or a folder, to a folder (feature `hub`, on by default)
+//! - [`DictionaryFiles`]: which files of a folder are a sparse autoencoder
 //! - [`read_settings`]: what a user wrote in TOML or JSON
 //! - [`save_safetensors`], [`read_safetensors`], [`write_atomically`]: results, to disk and back
 //! - [`TensorFolder`]: intermediate results that a run leaves behind, each whole or not there
@@ -15,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod checkpoint;
+mod dictionary_files;
 mod error;
 mod hub;
 mod saving;
@@ -22,7 +24,8 @@ mod settings;
 mod tensor_folder;
 mod tokenizer;
 
-pub use checkpoint::{Access, Checkpoint};
+pub use checkpoint::{Access, Checkpoint, torch_values};
+pub use dictionary_files::DictionaryFiles;
 pub use error::IoError;
 pub use hub::{DownloadProgress, HubOptions, resolve};
 pub use saving::{read_safetensors, safetensors_from_bytes, save_safetensors, write_atomically};

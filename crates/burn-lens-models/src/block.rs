@@ -159,6 +159,7 @@ impl Block {
         let x = hooks.at(HookPoint::MlpIn(layer), resid);
         let pre = self.placement != NormPlacement::Post;
         let x = if pre { half.ln2.forward(hooks, points, x) } else { x };
+        let x = hooks.at(HookPoint::MlpInput(layer), x);
         let out = half.mlp.forward(hooks, layer, x);
         let out = match (&half.ln2_post, pre) {
             (Some(norm), _) => norm.forward(
@@ -211,7 +212,7 @@ impl Block {
             HookPoint::AttnResult(layer),
         ]);
         if config.mlp.is_some() {
-            optional.push(HookPoint::MlpIn(layer));
+            optional.extend([HookPoint::MlpIn(layer), HookPoint::MlpInput(layer)]);
         }
         [always, optional]
     }

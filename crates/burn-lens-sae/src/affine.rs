@@ -17,7 +17,7 @@ pub(crate) enum Activation {
     /// `relu(p)`
     Relu,
     /// `relu(p) · 1[p > θ]`, `θ: [d_sae]`
-    JumpRelu(Tensor<1>),
+    JumpRelu(Box<Tensor<1>>),
     /// The `k` largest, of those the positive ones.
     TopK(Top),
     /// The `k` largest by magnitude, with their signs.
@@ -161,7 +161,7 @@ impl SparseAutoencoder for Affine {
     fn own_tensors(&self) -> Vec<(String, AnyTensor)> {
         let mut tensors = vec![("b_enc".to_owned(), self.b_enc.clone().into())];
         if let Activation::JumpRelu(threshold) = &self.activation {
-            tensors.push(("threshold".to_owned(), threshold.clone().into()));
+            tensors.push(("threshold".to_owned(), (**threshold).clone().into()));
         }
         if let Some(skip) = &self.skip {
             tensors.push(("W_skip".to_owned(), skip.clone().into()));
@@ -172,7 +172,7 @@ impl SparseAutoencoder for Affine {
     fn scale_latents(&mut self, factors: &Tensor<1>) -> Result<(), SaeError> {
         match &mut self.activation {
             Activation::Relu => {}
-            Activation::JumpRelu(threshold) => *threshold = threshold.clone() * factors.clone(),
+            Activation::JumpRelu(threshold) => **threshold = *threshold.clone() * factors.clone(),
             Activation::TopK(top) | Activation::AbsTopK(top) if top.rescale => {}
             Activation::TopK(_) | Activation::AbsTopK(_) | Activation::GroupMax(_) => {
                 return Err(SaeError::Refused {

@@ -33,8 +33,14 @@ pub struct Prepared {
 #[derive(Clone, Debug)]
 enum Undo {
     Nothing,
-    Divide(Tensor<3>),
-    Affine { scale: Tensor<3>, shift: Tensor<3> },
+    Divide(Box<Tensor<3>>),
+    Affine(Box<Affine>),
+}
+
+#[derive(Clone, Debug)]
+struct Affine {
+    scale: Tensor<3>,
+    shift: Tensor<3>,
 }
 
 impl Prepared {
@@ -42,7 +48,7 @@ impl Prepared {
     #[must_use]
     pub fn undo(&self, recons: Tensor<3>) -> Tensor<3> {
         match &self.undo {
-            Undo::Affine { shift, .. } => self.undo_linear(recons) + shift.clone(),
+            Undo::Affine(affine) => self.undo_linear(recons) + affine.shift.clone(),
             _ => self.undo_linear(recons),
         }
     }
@@ -52,8 +58,8 @@ impl Prepared {
     pub fn undo_linear(&self, difference: Tensor<3>) -> Tensor<3> {
         match &self.undo {
             Undo::Nothing => difference,
-            Undo::Divide(factor) => difference / factor.clone(),
-            Undo::Affine { scale, .. } => difference * scale.clone(),
+            Undo::Divide(factor) => difference / *factor.clone(),
+            Undo::Affine(affine) => difference * affine.scale.clone(),
         }
     }
 }
@@ -80,19 +86,19 @@ fn normalized(x: Tensor<3>, how: Normalization) -> (Tensor<3>, Undo) {
         Normalization::None => (x, Undo::Nothing),
         Normalization::ConstantScalarRescale(factor) => {
             let factor = Tensor::full([1, 1, 1], factor, (&x.device(), x.dtype()));
-            (x * factor.clone(), Undo::Divide(factor))
+            (x * factor.clone(), Undo::Divide(Box::new(factor)))
         }
         Normalization::ConstantNormRescale => {
             let norm = x.clone().square().sum_dim(2).sqrt();
             let zero = norm.clone().equal_elem(0.0);
             let factor = (norm.recip() * d.sqrt()).mask_fill(zero, 1.0);
-            (x * factor.clone(), Undo::Divide(factor))
+            (x * factor.clone(), Undo::Divide(Box::new(factor)))
         }
         Normalization::LayerNorm => {
             let mean = x.clone().mean_dim(2);
             let x = x - mean.clone();
             let std = (x.clone().square().sum_dim(2) / (d - 1.0)).sqrt();
-            (x / (std.clone() + EPS), Undo::Affine { scale: std, shift: mean })
+            (x / (std.clone() + EPS), Undo::Affine(Box::new(Affine { scale: std, shift: mean })))
         }
     }
 }

@@ -54,21 +54,18 @@ impl Draft {
         reader.finish()?;
         match self.folding {
             Folding::Nothing => {}
-            Folding::Scale(known) => match options.scaling_factor.or(known) {
-                Some(factor) => fold_scaling_factor(&mut *sae, factor)?,
-                None => {
-                    let how = "give the factor, √d_in over the activations' mean norm (`scaling_factor`; \
-                               `--scaling-factor` of the command), or 1 if it is folded into the weights already";
-                    return Err(not_folded("expected_average_only_in", how));
-                }
-            },
-            Folding::Whiten => match whitening {
-                Some(whitening) => fold_whitening(&mut *sae, whitening)?,
-                None => {
-                    let how = "put activation_whitening.safetensors beside them";
-                    return Err(not_folded("covariance_whitening", how));
-                }
-            },
+            Folding::Scale(known) => {
+                let how = "give the factor, √d_in over the activations' mean norm (`scaling_factor`; \
+                           `--scaling-factor` of the command), or 1 if it is folded into the weights already";
+                let factor = options.scaling_factor.or(known);
+                let factor = factor.ok_or_else(|| not_folded("expected_average_only_in", how))?;
+                fold_scaling_factor(&mut *sae, factor)?;
+            }
+            Folding::Whiten => {
+                let how = "put activation_whitening.safetensors beside them";
+                let whitening = whitening.ok_or_else(|| not_folded("covariance_whitening", how))?;
+                fold_whitening(&mut *sae, whitening)?;
+            }
         }
         Ok(sae)
     }

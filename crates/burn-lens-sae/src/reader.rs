@@ -160,7 +160,7 @@ impl<'w> Reader<'w> {
             Place::Scalar(at) => {
                 // Some files have one threshold for all features, some one for each.
                 if self.weights.shape(at).is_some_and(|shape| shape == [len]) {
-                    return Ok(self.tensor(at, &[len])?);
+                    return self.tensor(at, &[len]);
                 }
                 let value = self.scalar(at)?;
                 Tensor::full([len], value, (&self.device, self.dtype.dtype()))

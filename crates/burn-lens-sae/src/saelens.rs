@@ -34,7 +34,7 @@ pub fn read_sae_lens(
 pub(crate) fn draft(settings: Settings, weights: &mut dyn Weights) -> Result<Draft, SaeError> {
     let mut places = BTreeMap::new();
     let mut ignored = vec!["sparsity".to_owned()];
-    let mut settings = if is_before_6(&settings)? { upgraded(settings)? } else { settings };
+    let mut settings = if is_before_6(&settings)? { upgraded(&settings)? } else { settings };
     if let Some(factors) = finetuning(&settings, weights)? {
         if settings.flag("finetuning_scaling_factor", false)? {
             places.insert("W_dec".to_owned(), Place::Rows("W_dec".to_owned(), factors));
@@ -109,7 +109,7 @@ fn is_before_6(settings: &Settings) -> Result<bool, SaeError> {
 }
 
 /// A configuration from before version 6, as version 6 would write it.
-fn upgraded(old: Settings) -> Result<Settings, SaeError> {
+fn upgraded(old: &Settings) -> Result<Settings, SaeError> {
     /// What is not metadata.
     const OWN: [&str; 16] = [
         "d_in",

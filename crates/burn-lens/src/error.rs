@@ -3,7 +3,7 @@
 use burn_lens_hooks::RunError;
 use burn_lens_io::IoError;
 use burn_lens_models::ModelError;
-use burn_lens_sae::features::FeatureError;
+use burn_lens_sae::{SaeError, features::FeatureError};
 use burn_lens_tensor::{DeviceError, FloatType};
 
 /// Why something failed: the error of the layer where it happened.
@@ -22,6 +22,9 @@ pub enum Error {
     /// Feature data.
     #[error(transparent)]
     Features(#[from] FeatureError),
+    /// A dictionary.
+    #[error(transparent)]
+    Sae(#[from] SaeError),
     /// A device.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -34,6 +34,7 @@ mod demo;
 mod error;
 mod features;
 mod pretrained;
+mod sae_files;
 mod text;
 
 pub use burn_lens_analysis as analysis;
@@ -49,6 +50,7 @@ pub use demo::DEMO;
 pub use error::Error;
 pub use features::{FeatureFolder, token_texts};
 pub use pretrained::{LoadOptions, Pretrained, Process, UnknownProcess, from_pretrained};
+pub use sae_files::{load_sae, save_sae};
 pub use text::{Completion, Tokens};
 
 /// What nearly every program needs.

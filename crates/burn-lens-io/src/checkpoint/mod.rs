@@ -3,6 +3,7 @@
 mod layout;
 mod mapped;
 mod nan;
+mod npz;
 mod pickle;
 mod safetensors;
 mod torch;
@@ -18,6 +19,7 @@ use burn_lens_tensor::{WeightError, Weights, nearest};
 
 use crate::IoError;
 use layout::Layout;
+use npz::NpzFile;
 use torch::TorchFile;
 
 pub(crate) use layout::ShardIndex;
@@ -25,6 +27,7 @@ pub(crate) use layout::ShardIndex;
 pub(crate) use layout::WEIGHTS;
 pub use mapped::Access;
 pub(crate) use safetensors::{SafetensorsFile, burn_dtype, safetensors_dtype};
+pub use torch::torch_values;
 
 /// The weights of a model on disk, with its `config.json`.
 ///
@@ -92,7 +95,8 @@ impl Checkpoint {
         Ok(Self { origin: folder.to_owned(), config, files, owners, read: BTreeSet::new() })
     }
 
-    /// Opens a single weights file: safetensors, or any container that `torch.save` writes.
+    /// Opens a single weights file: safetensors, a NumPy archive (`.npz`), or any container that
+    /// `torch.save` writes.
     ///
     /// ```no_run
     /// # use burn_lens_io::Checkpoint;
@@ -224,12 +228,16 @@ fn sharded(folder: &Path, index: &ShardIndex, access: Access) -> Result<Files, I
 enum WeightFile {
     Safetensors(SafetensorsFile),
     Torch(TorchFile),
+    Npz(NpzFile),
 }
 
 impl WeightFile {
     fn open(path: &Path, access: Access) -> Result<Self, IoError> {
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let is = |extension: &str| path.extension().is_some_and(|found| found == extension);
+        if is("safetensors") {
             SafetensorsFile::open(path, access).map(Self::Safetensors)
+        } else if is("npz") {
+            NpzFile::open(path).map(Self::Npz)
         } else {
             TorchFile::open(path).map(Self::Torch)
         }
@@ -239,6 +247,7 @@ impl WeightFile {
         match self {
             Self::Safetensors(file) => file.path(),
             Self::Torch(file) => file.path(),
+            Self::Npz(file) => file.path(),
         }
     }
 
@@ -246,6 +255,7 @@ impl WeightFile {
         match self {
             Self::Safetensors(file) => file.names().map(str::to_owned).collect(),
             Self::Torch(file) => file.names().map(str::to_owned).collect(),
+            Self::Npz(file) => file.names().map(str::to_owned).collect(),
         }
     }
 
@@ -253,6 +263,7 @@ impl WeightFile {
         match self {
             Self::Safetensors(file) => file.shape(name),
             Self::Torch(file) => file.shape(name),
+            Self::Npz(file) => file.shape(name),
         }
     }
 
@@ -260,6 +271,7 @@ impl WeightFile {
         match self {
             Self::Safetensors(file) => file.read(name),
             Self::Torch(file) => file.read(name),
+            Self::Npz(file) => file.read(name),
         }
     }
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 use burn::tensor::{BoolStore, DType, TensorData};
-use pytorch_reader::{FileFormat, MAX_PICKLE_SIZE, PytorchReader, Tensor};
+use pytorch_reader::{FileFormat, MAX_PICKLE_SIZE, PickleValue, PytorchReader, Tensor};
+use serde_json::{Map, Value};
 
 use super::pickle;
 use crate::IoError;
@@ -60,6 +61,39 @@ impl TorchFile {
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error.to_string())))
         })
     }
+}
+
+/// What a `PyTorch` file holds beside tensors: numbers, texts, lists and dictionaries of them. Tensors,
+/// and whatever else, are left out; nothing is executed.
+///
+/// # Errors
+///
+/// If the file cannot be read, is malformed, or names a Python object that tensors do not need.
+pub fn torch_values(path: impl AsRef<Path>) -> Result<Map<String, Value>, IoError> {
+    let path = path.as_ref();
+    drop(TorchFile::open(path)?); // refuses what is not allowed
+    let read = PytorchReader::read_pickle_data(path, None);
+    match read.map_err(|error| IoError::Torch { path: path.to_owned(), source: error.into() })? {
+        PickleValue::Dict(values) => {
+            Ok(values.into_iter().filter_map(|(key, value)| Some((key, plain(value)?))).collect())
+        }
+        _ => Ok(Map::new()),
+    }
+}
+
+fn plain(value: PickleValue) -> Option<Value> {
+    Some(match value {
+        PickleValue::None => Value::Null,
+        PickleValue::Bool(value) => value.into(),
+        PickleValue::Int(value) => value.into(),
+        PickleValue::Float(value) => value.into(),
+        PickleValue::String(value) => value.into(),
+        PickleValue::List(values) => Value::Array(values.into_iter().filter_map(plain).collect()),
+        PickleValue::Dict(values) => {
+            Value::Object(values.into_iter().filter_map(|(key, value)| Some((key, plain(value)?))).collect())
+        }
+        _ => return None,
+    })
 }
 
 /// Every Python object that the pickles of a file name.

@@ -126,6 +126,6 @@ impl Plan<'_, '_> {
     }
 
     fn jumprelu(&mut self) -> Result<Activation, SaeError> {
-        Ok(Activation::JumpRelu(self.reader.vector("threshold", self.config.d_sae)?))
+        Ok(Activation::JumpRelu(Box::new(self.reader.vector("threshold", self.config.d_sae)?)))
     }
 }
