@@ -111,7 +111,7 @@ fn answers(axes: &Value, value: &Value) -> Option<Answers> {
 /// What a case asks of one cache.
 struct Case<'a> {
     id: String,
-    case: &'a Value,
+    description: &'a Value,
     suite: &'a Suite,
     residuals: &'a Residuals<'a, HookedTransformer>,
     tolerance: Tolerance,
@@ -119,7 +119,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn args(&self) -> &Value {
-        &self.case["args"]
+        &self.description["args"]
     }
 
     fn onto(&self) -> Option<Tensor<2>> {
@@ -168,31 +168,35 @@ impl Case<'_> {
     }
 
     fn labels(&self, labels: &[String]) {
-        let expected: Vec<&str> =
-            self.case["labels"].as_array().unwrap().iter().map(|label| label.as_str().unwrap()).collect();
+        let expected: Vec<&str> = self.description["labels"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|label| label.as_str().unwrap())
+            .collect();
         assert_eq!(labels, expected, "{}", self.id);
     }
 
     /// Compares, allowing for the axis of a single projection that TransformerLens drops.
-    fn close(&self, found: TensorData) {
-        let expected = self.suite.golden.get(self.case["tensor"].as_str().unwrap());
+    fn close(&self, found: &TensorData) {
+        let expected = self.suite.golden.get(self.description["tensor"].as_str().unwrap());
         let mut shape = found.shape().to_vec();
         if self.args()["project_output_onto"] == "onto[:, 0]" {
             assert_eq!(shape.pop(), Some(1), "{}", self.id);
         }
-        let found = crate::common::reshaped(&found, shape);
+        let found = crate::common::reshaped(found, shape);
         assert_close(&self.id, &found, expected, self.tolerance);
     }
 
     fn check_stack(&self, stack: ResidStack) {
         self.labels(&stack.labels());
-        self.close(data(&stack.into_any()));
+        self.close(&data(&stack.into_any()));
     }
 
     /// A stack without rows, which TransformerLens gives, is an error here.
     fn check_empty(&self) {
         let options = stack_options(self.args());
-        let result = match self.case["method"].as_str().unwrap() {
+        let result = match self.description["method"].as_str().unwrap() {
             "stack_head_results" => self.residuals.stack_head_results(&options, false),
             "stack_neuron_results" => self.residuals.stack_neuron_results(&options, &self.neurons()),
             "decompose_resid" => {
@@ -206,32 +210,33 @@ impl Case<'_> {
     }
 
     fn check(&self) {
-        if self.case["shape"][0] == 0 {
+        if self.description["shape"][0] == 0 {
             return self.check_empty();
         }
         let (residuals, args) = (self.residuals, self.args());
-        match self.case["method"].as_str().unwrap() {
+        match self.description["method"].as_str().unwrap() {
             // `hook_result` is what its hook holds, before any norm behind attention; where there is
             // one, what reaches the stream is in the stack.
-            "compute_head_results" if self.case["tl_wrong"].is_string() => {
+            "compute_head_results" if self.description["tl_wrong"].is_string() => {
                 let stack = residuals.stack_head_results(&StackOptions::default(), false).unwrap();
-                let expected = self.suite.golden.get(self.case["tensor"].as_str().unwrap()).shape().to_vec();
+                let expected =
+                    self.suite.golden.get(self.description["tensor"].as_str().unwrap()).shape().to_vec();
                 let [n_layers, batch, pos, heads, d_model] = expected[..] else {
                     panic!("{}: shape", self.id)
                 };
                 let by_layer = stack.values().reshape([n_layers, heads, batch, pos, d_model]);
-                self.close(by_layer.permute([0, 2, 3, 1, 4]).into_data());
+                self.close(&by_layer.permute([0, 2, 3, 1, 4]).into_data());
             }
             "compute_head_results" => {
                 let cache = residuals.compute_head_results().unwrap();
                 let residuals = Residuals::new(residuals.model(), &cache).unwrap();
-                self.close(data(&residuals.stack_activation("result", -1, None).unwrap()));
+                self.close(&data(&residuals.stack_activation("result", -1, None).unwrap()));
             }
             "stack_activation" => {
                 let name = args["activation_name"].as_str().unwrap();
                 let layer = args["layer"].as_i64().map(|layer| layer as isize);
                 let found = residuals.stack_activation(name, layer, args["sublayer_type"].as_str());
-                self.close(data(&found.unwrap_or_else(|error| panic!("{}: {error}", self.id))));
+                self.close(&data(&found.unwrap_or_else(|error| panic!("{}: {error}", self.id))));
             }
             "get_neuron_results" => {
                 let layer = args["layer"].as_u64().unwrap() as usize;
@@ -245,7 +250,7 @@ impl Case<'_> {
                 if pos.is_index() {
                     found = found.remove_axis(1).unwrap();
                 }
-                self.close(data(&found));
+                self.close(&data(&found));
             }
             "apply_ln_to_stack" => {
                 let layer = args["layer"].as_i64().map(|layer| layer as isize);
@@ -277,18 +282,18 @@ impl Case<'_> {
             let labels: Vec<String> = rows.iter().map(|&row| attrs.labels()[row as usize].clone()).collect();
             self.labels(&labels);
             let rows = Tensor::<1, Int>::from_data(rows.as_slice(), &attrs.values().device());
-            self.close(attrs.values().select(0, rows).squeeze_dim::<2>(2).into_data());
+            self.close(&attrs.values().select(0, rows).squeeze_dim::<2>(2).into_data());
             return;
         }
         let attrs = self.residuals.logit_attrs(&self.argument(), answer, against.as_ref());
         let attrs: LogitAttrs = attrs.unwrap_or_else(|error| panic!("{}: {error}", self.id));
         self.labels(&attrs.labels());
-        self.close(data(&attrs.into_any()));
+        self.close(&data(&attrs.into_any()));
     }
 
     fn check_lens(&self) {
         let args = self.args();
-        let expected = self.suite.golden.get(self.case["tensor"].as_str().unwrap());
+        let expected = self.suite.golden.get(self.description["tensor"].as_str().unwrap());
         let d_vocab = *expected.shape().to_vec().last().unwrap();
         let options = LensOptions {
             pos_slice: slice(&args["pos_slice"]),
@@ -301,7 +306,7 @@ impl Case<'_> {
         self.labels(&labels);
         let cells = lens.cells.iter().flatten().flatten();
         let found: Vec<f64> = cells.flat_map(|cell| cell.targets.iter().map(|token| token.logit)).collect();
-        self.close(TensorData::new(found, expected.shape().to_vec()));
+        self.close(&TensorData::new(found, expected.shape().to_vec()));
     }
 }
 
@@ -330,7 +335,7 @@ fn every_method_equals_transformer_lens_or_the_mathematics() {
                 let cache = prepared(case, &whole);
                 let residuals = Residuals::new(&model, &cache).unwrap();
                 let id = format!("{} {} in {dtype}", suite.name, case["id"].as_str().unwrap());
-                Case { id, case, suite: &suite, residuals: &residuals, tolerance }.check();
+                Case { id, description: case, suite: &suite, residuals: &residuals, tolerance }.check();
             }
         }
     }

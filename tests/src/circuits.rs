@@ -71,7 +71,7 @@ fn models() -> Vec<Suite> {
     names.iter().map(|name| Suite::open(name)).collect()
 }
 
-fn host(values: &Values) -> TensorData {
+pub(crate) fn host(values: &Values) -> TensorData {
     // Golden files have no tensors without axes but those of one value.
     TensorData::new(values.data().to_vec(), values.shape().to_vec())
 }
@@ -82,7 +82,7 @@ fn dense(m: &Matrices) -> TensorData {
 
 /// Each row of `found` is, in some order, that of `expected`; zeros may be left out.
 #[track_caller]
-fn same_sets(what: &str, found: &Values<Complex>, expected: &TensorData, tolerance: Tolerance) {
+pub(crate) fn same_sets(what: &str, found: &Values<Complex>, expected: &TensorData, tolerance: Tolerance) {
     let expected: Vec<f64> = expected.iter::<f64>().collect();
     let largest = expected.chunks(2).map(|z| z[0].hypot(z[1])).fold(1e-30, f64::max);
     let kept = *found.shape().last().unwrap();
@@ -303,7 +303,7 @@ fn singular_vectors_are_those_of_the_original() {
 }
 
 /// `found` `[.., columns]`, with each column turned to where `expected` points.
-fn up_to_sign(found: &TensorData, expected: &TensorData) -> TensorData {
+pub(crate) fn up_to_sign(found: &TensorData, expected: &TensorData) -> TensorData {
     let columns = *found.shape().to_vec().last().unwrap();
     let (mut values, expected): (Vec<f64>, Vec<f64>) = (found.iter().collect(), expected.iter().collect());
     for column in 0..columns {
@@ -442,6 +442,25 @@ fn what_is_out_of_range_is_named() {
     assert_eq!(message("w_gate", 0, None, 1), "this model has no weight `blocks.0.mlp.W_gate`");
     assert!("W_in".parse::<VectorType>().unwrap_err().to_string().contains("is none of `OV`, `w_in`"));
     assert!("R".parse::<Composition>().is_err() && "rows".parse::<Space>().is_err());
+}
+
+/// What the FactoredMatrix demo printed, from its random matrices (`oracle/factored_matrix_demo.py`).
+#[test]
+fn the_demo_prints_what_it_printed() {
+    let inputs = Golden::open(fixture("factored-matrix-demo").join("inputs.safetensors"));
+    let [a, b, c] = ["A", "B", "C"].map(|name| Tensor::<2>::from_data(inputs.get(name).clone(), &device()));
+    let factored = FactoredMatrix::new(a, b).unwrap();
+    let round = |x: f64, places: i32| (x * 10f64.powi(places)).round() / 10f64.powi(places);
+    assert_eq!(round(factored.norm().unwrap().get(&[]), 4), 9.9105);
+    let s: Vec<f64> = factored.singular_values().unwrap().data().iter().map(|&s| round(s, 4)).collect();
+    assert_eq!(s, [8.3126, 5.3963]);
+    let eigenvalues = factored.eigenvalues().unwrap();
+    let mut eigenvalues: Vec<f64> = eigenvalues.data().iter().map(|value| round(value.re, 4)).collect();
+    eigenvalues.sort_by(f64::total_cmp);
+    assert_eq!(eigenvalues, [-6.2877, 2.3121]);
+    let product = factored.matmul(c).unwrap();
+    assert_eq!(round(product.norm().unwrap().get(&[]), 3), 171.409);
+    assert_eq!(product.to_string(), "FactoredMatrix: Shape(torch.Size([5, 300])), Hidden Dim(2)");
 }
 
 /// The trained induction model: a previous-token head in layer 0, induction heads in layer 1 that read

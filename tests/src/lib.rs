@@ -23,3 +23,4 @@ mod parity_tl;
 mod processing;
 mod refusals;
 mod shared_models;
+mod trained_circuits;

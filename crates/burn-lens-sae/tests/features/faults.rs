@@ -5,7 +5,7 @@
 use burn_lens_hooks::HookPoint;
 use burn_lens_sae::features::{
     FeatureChoice, FeatureData, FeatureKind, FeatureOptions, FeatureRun, FeatureSet, GroupKind, Intervals,
-    SequenceOptions, TokenTable, TokenText, Vectors, Window, get_feature_data,
+    SequenceData, SequenceOptions, TokenTable, TokenText, Vectors, Window, get_feature_data,
 };
 use burn_lens_tensor::{
     FloatType,
@@ -157,7 +157,7 @@ fn faults_20_to_23_dead_constant_and_single_activations() {
     (sae.b_enc[0], sae.b_enc[1]) = (-1.0, 1.0);
     let max = data(&sae, &options())[2].groups[0].sequences[..2]
         .iter()
-        .map(|s| s.target_activation())
+        .map(SequenceData::target_activation)
         .collect::<Vec<_>>();
     sae.b_enc[2] -= f32::midpoint(max[0], max[1]);
     let data = data(&sae, &options());

@@ -130,7 +130,7 @@ fn check(fixture: &str, hook: HookPoint, d_in: usize) {
     let set = get_feature_data(&run).unwrap();
     assert!(!set.run.notes.iter().any(|note| note.contains("no effects")), "{:?}", set.run.notes);
 
-    let (dense, dense_b) = (dense(&double, &sae, &tokens), self::dense(&double, &sae_b, &tokens));
+    let (dense, dense_b) = (dense(&double, &sae, &tokens), dense(&double, &sae_b, &tokens));
     let clean = patched(&double, &sae, &tokens, None, &dense);
     for data in &set.features {
         let column: Vec<f64> = dense.codes.iter().map(|codes| codes[data.feature]).collect();
