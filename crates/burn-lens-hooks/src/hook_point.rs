@@ -164,12 +164,12 @@ hook_points! {
     }
     block {
         ResidPre "hook_resid_pre" [Batch Pos DModel] "residual stream entering the block";
-        AttnIn "hook_attn_in" [Batch Pos Head DModel] "the stream that each head's q, k and v read, before ln1 (optional)";
-        QInput "hook_q_input" [Batch Pos Head DModel] "the stream that each head's query reads, before ln1 (optional)";
-        KInput "hook_k_input" [Batch Pos KvHead DModel] "the stream that each head's key reads, before ln1 (optional)";
-        VInput "hook_v_input" [Batch Pos KvHead DModel] "the stream that each head's value reads, before ln1 (optional)";
+        AttnIn "hook_attn_in" [Batch Pos Head DModel] "the stream that each head's q, k and v read, before ln1";
+        QInput "hook_q_input" [Batch Pos Head DModel] "the stream that each head's query reads, before ln1";
+        KInput "hook_k_input" [Batch Pos KvHead DModel] "the stream that each head's key reads, before ln1";
+        VInput "hook_v_input" [Batch Pos KvHead DModel] "the stream that each head's value reads, before ln1";
         Ln1Scale "ln1.hook_scale" [Batch Pos One] "divisor of the norm before (or, in post-norm models, after) attention";
-        Ln1Normalized "ln1.hook_normalized" [Batch Pos DModel] "what ln1 normalised, before weight and bias";
+        Ln1Normalized "ln1.hook_normalized" [Batch Pos DModel] "what ln1 normalized, before weight and bias";
         AttnQ "attn.hook_q" [Batch Pos Head DHead] "queries, before query norm and rotation";
         AttnK "attn.hook_k" [Batch Pos KvHead DHead] "keys, before key norm and rotation";
         AttnV "attn.hook_v" [Batch Pos KvHead DHead] "values";
@@ -182,15 +182,15 @@ hook_points! {
         AttnScores "attn.hook_attn_scores" [Batch Head QueryPos KeyPos] "scaled and masked scores (-inf where masked), before softmax";
         AttnPattern "attn.hook_pattern" [Batch Head QueryPos KeyPos] "attention probabilities";
         AttnZ "attn.hook_z" [Batch Pos Head DHead] "values mixed by the pattern";
-        AttnResult "attn.hook_result" [Batch Pos Head DModel] "what each head adds to the stream, without b_O (optional)";
+        AttnResult "attn.hook_result" [Batch Pos Head DModel] "what each head adds to the stream, without b_O";
         Ln1PostScale "ln1_post.hook_scale" [Batch Pos One] "divisor of the norm on attention's output";
         Ln1PostNormalized "ln1_post.hook_normalized" [Batch Pos DModel] "attention's output divided by its scale, before the norm's weight";
         AttnOut "hook_attn_out" [Batch Pos DModel] "what attention adds to the stream";
         ResidMid "hook_resid_mid" [Batch Pos DModel] "residual stream between attention and MLP";
-        MlpIn "hook_mlp_in" [Batch Pos DModel] "the stream that the MLP reads, before ln2 (optional)";
+        MlpIn "hook_mlp_in" [Batch Pos DModel] "the stream that the MLP reads, before ln2";
         Ln2Scale "ln2.hook_scale" [Batch Pos One] "divisor of the norm before (or, in post-norm models, after) the MLP";
-        Ln2Normalized "ln2.hook_normalized" [Batch Pos DModel] "what ln2 normalised, before weight and bias";
-        MlpInput "mlp.hook_in" [Batch Pos DModel] "what the MLP's weights read, behind ln2 and its weight and bias (optional)";
+        Ln2Normalized "ln2.hook_normalized" [Batch Pos DModel] "what ln2 normalized, before weight and bias";
+        MlpInput "mlp.hook_in" [Batch Pos DModel] "what the MLP's weights read, behind ln2 and its weight and bias";
         MlpPre "mlp.hook_pre" [Batch Pos DMlp] "neuron pre-activations (of the gate where gated)";
         MlpPreLinear "mlp.hook_pre_linear" [Batch Pos DMlp] "the linear branch of a gated MLP";
         MlpMid "mlp.hook_mid" [Batch Pos DMlp] "activations before the MLP's inner norm (SoLU)";
@@ -299,6 +299,37 @@ fn parse(name: &str) -> Option<HookPoint> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `docs/hooks.md` has a row for every hook, with its axes and its sentence.
+    #[test]
+    fn the_documentation_is_the_table() {
+        let docs = include_str!("../../../docs/hooks.md");
+        let docs =
+            docs.split("## Every hook").nth(1).and_then(|docs| docs.split("### What a run").next()).unwrap();
+        let rows: Vec<&str> =
+            docs.lines().filter(|line| line.starts_with("| `") && line.contains("`[")).collect();
+        for point in HookPoint::kinds(0) {
+            let name = point.kind_name();
+            let name = if let Site::ExpertGate(..) | Site::ExpertPre(..) | Site::ExpertPost(..) =
+                Site::of(point).unwrap()
+            {
+                format!("mlp.experts.{{expert}}.{name}")
+            } else {
+                name.to_owned()
+            };
+            let axes = point.axes().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let found = rows.iter().any(|row| {
+                row.starts_with(&format!("| `{name}` | `[{axes}]`"))
+                    && row.ends_with(&format!("| {} |", point.description()))
+            });
+            assert!(found, "docs/hooks.md: no row: {name} [{axes}] {}", point.description());
+        }
+        assert_eq!(
+            rows.len(),
+            HookPoint::kinds(0).len(),
+            "docs/hooks.md has rows of hooks that are not there"
+        );
+    }
 
     #[test]
     fn display_and_from_str_are_inverse() {

@@ -74,11 +74,6 @@ fn in_order(firing: &Firing) -> Vec<HookPoint> {
     points
 }
 
-/// Without what the column before says.
-fn description(point: HookPoint) -> &'static str {
-    point.description().trim_end_matches(" (optional)")
-}
-
 fn shape(point: HookPoint, dims: &ModelDims) -> String {
     let word = |&axis: &Axis| dims.len_of(axis).map_or_else(|| axis.name().to_owned(), |len| len.to_string());
     format!("[{}]", point.axes().iter().map(word).collect::<Vec<_>>().join(", "))
