@@ -27,7 +27,7 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
     let columns =
         [("name", Align::Left), ("shape", Align::Left), ("fires", Align::Left), ("what it is", Align::Left)];
     let row = |point: &HookPoint| {
-        vec![point.to_string(), shape(*point, &dims), when(point).to_owned(), description(*point).to_owned()]
+        vec![point.to_string(), shape(*point, &dims), when(point).to_owned(), point.description().to_owned()]
     };
     let json = points.iter().map(|point| {
         json!({
@@ -35,7 +35,7 @@ pub(crate) fn hooks(args: &HooksArgs, progress: &Progress) -> Result<Report, Cli
             "axes": point.axes().iter().map(|axis| axis.name()).collect::<Vec<_>>(),
             "shape": point.axes().iter().map(|&axis| axis_json(axis, &dims)).collect::<Vec<_>>(),
             "fires": when(point),
-            "description": description(*point),
+            "description": point.description(),
         })
     });
     let mut report =
