@@ -19,7 +19,7 @@ use proptest::prelude::*;
 
 use crate::common::{cached, open};
 
-fn finest() -> FloatType {
+pub(crate) fn finest() -> FloatType {
     float_types().last().copied().unwrap()
 }
 
@@ -30,6 +30,11 @@ fn tolerance() -> Tolerance {
 
 /// A model of a random configuration with random weights.
 fn random_model(choice: [usize; 8], seed: u64) -> HookedTransformer {
+    with_random_weights(random_config(choice, seed), seed)
+}
+
+/// A random configuration.
+pub(crate) fn random_config(choice: [usize; 8], seed: u64) -> ModelConfig {
     let [n_layers, kv, group, layout, placement, norm, mlp, positions] = choice;
     let kinds = [NormKind::Layer, NormKind::Rms, NormKind::None];
     let config = ModelConfig {
@@ -59,7 +64,11 @@ fn random_model(choice: [usize; 8], seed: u64) -> HookedTransformer {
         layout: [BlockLayout::Sequential, BlockLayout::Parallel][layout],
         ..open("tl-ln", finest()).0.config().clone()
     };
-    let config = ModelConfig { d_vocab_out: config.d_vocab, ..config };
+    ModelConfig { d_vocab_out: config.d_vocab, ..config }
+}
+
+/// A model with random weights, biases and norm weights.
+pub(crate) fn with_random_weights(config: ModelConfig, seed: u64) -> HookedTransformer {
     let params = random_parameters(&config, seed, &burn_lens_testkit::device(), finest());
     // Biases and norm weights that are not 0 and 1.
     let shifted = params.map(|param, tensor| match tensor {

@@ -80,6 +80,18 @@ pub enum AnalysisError {
         /// What was given.
         found: Vec<usize>,
     },
+    /// A cell of a sweep that a whole run gives another value.
+    #[error(
+        "cell {cell} of the sweep is {reused}, but a whole run gives {full}: this is a bug, please report it"
+    )]
+    Verify {
+        /// Which, in row-major order.
+        cell: usize,
+        /// What the sweep computed.
+        reused: f64,
+        /// What a whole run gives.
+        full: f64,
+    },
     /// A token outside the output vocabulary.
     #[error("token {token} is outside the output vocabulary of {d_vocab_out}")]
     Token {

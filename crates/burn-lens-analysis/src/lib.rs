@@ -6,6 +6,8 @@
 //! - [`direct_logit_attribution`]: which parts of a model write its answer
 //! - [`logit_lens`]: what a model would say if it stopped after each layer
 //! - [`Circuits`], [`SvdInterpreter`]: what heads and MLPs read and write, from the weights alone
+//! - [`interventions`]: sweeps that compute only what an intervention can change, and what is built
+//!   on them
 //! - [`clusters`]: attention over examples in the context, clustered and explained
 //! - [`attention_summaries`]: what each head attends to, in a few numbers
 
@@ -14,6 +16,7 @@ mod attribution;
 mod circuits;
 pub mod clusters;
 mod error;
+pub mod interventions;
 mod lens;
 mod resid;
 

@@ -5,6 +5,7 @@
 //! - [`Hooks`]: the hooks of one run, called by a model at each point
 //! - [`ActivationCache`]: what a run kept
 //! - [`Param`] and [`Wiring`]: a model's weights by name, and how it is put together
+//! - [`PartialPass`]: blocks run from the middle, on what an earlier run gave
 //! - [`HookedModel`]: the trait that ties them together; implement it for a model of your own
 //!
 //! Nothing here knows a concrete model, and nothing here opens a file.
@@ -18,6 +19,7 @@ mod hook_point;
 mod hooks;
 mod model;
 mod param;
+mod partial;
 mod registry;
 mod run;
 mod sae_hook;
@@ -33,6 +35,7 @@ pub use hook_point::{HookPoint, UnknownHook};
 pub use hooks::Hooks;
 pub use model::HookedModel;
 pub use param::{Param, UnknownParam};
+pub use partial::{BlockEntry, Frame, KeyValues, PartialPass};
 pub use registry::{HookId, HookRegistry, HookScope};
 pub use run::{CacheOptions, Input, Metric, ModelDims, Output, ReturnType, RunOptions};
 pub use sae_hook::{SaeHook, SaeHost};

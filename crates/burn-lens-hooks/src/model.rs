@@ -6,8 +6,8 @@ use burn_lens_tensor::{AnyTensor, burn::tensor::Device};
 use indexmap::IndexMap;
 
 use crate::{
-    ActivationCache, CacheOptions, Firing, Hook, HookId, HookPoint, HookRegistry, HookScope, Hooks, Input,
-    ModelDims, Output, Param, ReturnType, RunError, RunOptions, Selector, Wiring,
+    ActivationCache, CacheOptions, Firing, Frame, Hook, HookId, HookPoint, HookRegistry, HookScope, Hooks,
+    Input, ModelDims, Output, Param, PartialPass, ReturnType, RunError, RunOptions, Selector, Wiring,
     hooks::{Sink, spliced},
 };
 
@@ -107,6 +107,17 @@ pub trait HookedModel {
     /// How it is put together, for analyses that take its residual stream apart.
     fn wiring(&self) -> Option<Wiring> {
         None
+    }
+
+    /// Its blocks one at a time over a part of the positions of an earlier run, if it can do that.
+    /// Analyses that could reuse the earlier run compute everything anew where it is `None`.
+    ///
+    /// # Errors
+    ///
+    /// If the frame does not fit the model.
+    fn partial<'m>(&'m self, frame: &Frame) -> Result<Option<Box<dyn PartialPass + 'm>>, RunError> {
+        let _ = frame;
+        Ok(None)
     }
 
     /// The hooks installed on it, if it can hold any.

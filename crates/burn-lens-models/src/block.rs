@@ -71,18 +71,81 @@ impl Block {
         pass: &Pass,
         past: Option<&mut LayerKeyValues>,
     ) -> Tensor<3> {
-        let layer = self.layer;
-        let resid_pre = hooks.at(HookPoint::ResidPre(layer), resid);
+        let resid_pre = hooks.at(HookPoint::ResidPre(self.layer), resid);
         let attn_out = self.attention_half(hooks, resid_pre.clone(), pass, past);
+        self.after_attention(hooks, resid_pre, attn_out)
+    }
+
+    /// From the values that heads mixed.
+    pub(crate) fn forward_from_z(
+        &self,
+        hooks: &mut Hooks<'_>,
+        resid_pre: Tensor<3>,
+        z: Tensor<4>,
+    ) -> Tensor<3> {
+        let out = self.attn.forward_from_z(hooks, self.layer, z);
+        let attn_out = self.attention_written(hooks, out);
+        self.after_attention(hooks, resid_pre, attn_out)
+    }
+
+    /// From the stream between attention and MLP, in a sequential block.
+    pub(crate) fn forward_from_mid(&self, hooks: &mut Hooks<'_>, resid_mid: Tensor<3>) -> Tensor<3> {
+        let Some(half) = &self.mlp else {
+            return hooks.at(HookPoint::ResidPost(self.layer), resid_mid);
+        };
+        let post = self.from_mid(half, hooks, resid_mid);
+        hooks.at(HookPoint::ResidPost(self.layer), post)
+    }
+
+    /// For the last positions alone, those of `tail`, without hooks.
+    ///
+    /// # Shapes
+    ///
+    /// - `resid`: `[batch, pos, d_model]`; returns `[batch, tail_pos, d_model]`
+    pub(crate) fn forward_tail(
+        &self,
+        resid: Tensor<3>,
+        pass: &Pass,
+        tail: &Pass,
+        past: Option<&mut LayerKeyValues>,
+    ) -> Tensor<3> {
+        let hooks = &mut Hooks::none();
+        let (pos, read) = (resid.dims()[1], tail.len());
+        let shared = self.attention_input(resid.clone());
+        let resid = resid.narrow(1, pos - read, read);
+        let out = self.attn.forward_tail(shared, self.reach(pass, past), self.reach(tail, None), read);
+        let attn_out = self.attention_written(hooks, out);
+        self.after_attention(hooks, resid, attn_out)
+    }
+
+    /// The keys (rotated) and values of every position, `[batch, n_kv_heads, pos, d_head]`.
+    pub(crate) fn keys_and_values(&self, resid_pre: Tensor<3>, pass: &Pass) -> [Tensor<4>; 2] {
+        self.attn.keys_and_values(&self.attention_input(resid_pre), self.reach(pass, None).rotary)
+    }
+
+    fn attention_input(&self, resid_pre: Tensor<3>) -> Tensor<3> {
+        if self.placement == NormPlacement::Post { resid_pre } else { self.ln1.apply(resid_pre) }
+    }
+
+    fn reach<'a>(&self, pass: &'a Pass, past: Option<&'a mut LayerKeyValues>) -> Reach<'a> {
+        let mask = pass.masks.get(self.attn.window);
+        let rotary = pass.rotary.as_ref().map(|tables| tables.get(self.attn.window));
+        Reach { rotary, mask, past }
+    }
+
+    fn from_mid(&self, half: &MlpHalf, hooks: &mut Hooks<'_>, resid_mid: Tensor<3>) -> Tensor<3> {
+        let resid_mid = hooks.at(HookPoint::ResidMid(self.layer), resid_mid);
+        let mlp_out = self.mlp_half(half, hooks, resid_mid.clone());
+        resid_mid + mlp_out
+    }
+
+    fn after_attention(&self, hooks: &mut Hooks<'_>, resid_pre: Tensor<3>, attn_out: Tensor<3>) -> Tensor<3> {
+        let layer = self.layer;
         let Some(half) = &self.mlp else {
             return hooks.at(HookPoint::ResidPost(layer), resid_pre + attn_out);
         };
         let post = match self.layout {
-            BlockLayout::Sequential => {
-                let resid_mid = hooks.at(HookPoint::ResidMid(layer), resid_pre + attn_out);
-                let mlp_out = self.mlp_half(half, hooks, resid_mid.clone());
-                resid_mid + mlp_out
-            }
+            BlockLayout::Sequential => self.from_mid(half, hooks, resid_pre + attn_out),
             BlockLayout::Parallel => {
                 let mlp_out = self.mlp_half(half, hooks, resid_pre.clone());
                 resid_pre + attn_out + mlp_out
@@ -104,9 +167,15 @@ impl Block {
         let forks = self.forks(hooks, &resid_pre);
         let shared = if pre { self.ln1.forward(hooks, points, resid_pre) } else { resid_pre };
         let input = AttentionInput { shared, forks };
-        let mask = pass.masks.get(self.attn.window);
-        let rotary = pass.rotary.as_ref().map(|tables| tables.get(self.attn.window));
-        let out = self.attn.forward(hooks, layer, input, Reach { rotary, mask, past });
+        let out = self.attn.forward(hooks, layer, input, self.reach(pass, past));
+        self.attention_written(hooks, out)
+    }
+
+    /// What attention wrote as the stream gets it.
+    fn attention_written(&self, hooks: &mut Hooks<'_>, out: Tensor<3>) -> Tensor<3> {
+        let layer = self.layer;
+        let points = [HookPoint::Ln1Scale(layer), HookPoint::Ln1Normalized(layer)];
+        let pre = self.placement != NormPlacement::Post;
         let out = match (&self.ln1_post, pre) {
             (Some(norm), _) => norm.forward(
                 hooks,

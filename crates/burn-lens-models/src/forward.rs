@@ -18,6 +18,13 @@ pub(crate) struct Pass {
     pub(crate) rotary: Option<RotaryTables>,
 }
 
+impl Pass {
+    /// How many positions it computes.
+    pub(crate) fn len(&self) -> usize {
+        self.positions.rows().first().map_or(0, Vec::len)
+    }
+}
+
 /// Which blocks run: `start..stop`.
 struct Layers {
     start: usize,
@@ -177,7 +184,12 @@ impl HookedTransformer {
             None => mask,
             Some(past) => past.extend_mask(mask, batch, pos),
         };
-        let positions = match &mask {
+        Ok(self.pass_over(mask.as_deref(), offset, pos))
+    }
+
+    /// A pass over `pos` positions behind `offset` others; `mask` is of all of them.
+    pub(crate) fn pass_over(&self, mask: Option<&[Vec<bool>]>, offset: usize, pos: usize) -> Pass {
+        let positions = match mask {
             None => PositionIds::plain(offset, pos),
             Some(mask) => PositionIds::masked(mask, pos),
         };
@@ -187,15 +199,8 @@ impl HookedTransformer {
             _ => None,
         };
         let attention = &self.config.attention;
-        let masks = Masks::new(
-            &attention.windows,
-            attention.bidirectional,
-            pos,
-            offset + pos,
-            mask.as_deref(),
-            &device,
-        );
-        Ok(Pass { positions, masks, rotary })
+        let masks = Masks::new(&attention.windows, attention.bidirectional, pos, offset + pos, mask, &device);
+        Pass { positions, masks, rotary }
     }
 
     /// The stream that enters the first block.
@@ -288,7 +293,7 @@ fn check_tokens(tokens: &Tensor<2, Int>, d_vocab: usize) -> Result<(), RunError>
     }
 }
 
-fn read_mask(mask: &Tensor<2, Int>, batch: usize, pos: usize) -> Result<Vec<Vec<bool>>, RunError> {
+pub(crate) fn read_mask(mask: &Tensor<2, Int>, batch: usize, pos: usize) -> Result<Vec<Vec<bool>>, RunError> {
     if mask.dims() != [batch, pos] {
         return Err(RunError::InputShape {
             what: "the attention mask",

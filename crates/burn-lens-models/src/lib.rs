@@ -25,6 +25,7 @@ mod hf_rope;
 mod kv_cache;
 mod loss;
 mod params;
+mod partial;
 pub mod processing;
 mod sampling;
 mod source;

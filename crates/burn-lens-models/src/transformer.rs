@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use burn::tensor::{DType, Device};
 use burn_lens_hooks::{
-    Firing, HookPoint, HookRegistry, HookedModel, Hooks, Input, ModelDims, Output, Param, RunError,
-    RunOptions, Wiring,
+    Firing, Frame, HookPoint, HookRegistry, HookedModel, Hooks, Input, ModelDims, Output, Param, PartialPass,
+    RunError, RunOptions, Wiring,
 };
 use burn_lens_tensor::AnyTensor;
 
@@ -15,6 +15,7 @@ use crate::{
     components::{Embed, Norm, NormKind, PosEmbed, Positions, ReadIn, ReadOut, Unembed},
     config::Interface,
     forward::same_hardware,
+    partial::Partial,
     stacked::Stacks,
 };
 
@@ -212,6 +213,10 @@ impl HookedModel for HookedTransformer {
 
     fn registry(&self) -> Option<&HookRegistry> {
         Some(&self.registry)
+    }
+
+    fn partial<'m>(&'m self, frame: &Frame) -> Result<Option<Box<dyn PartialPass + 'm>>, RunError> {
+        Ok(Some(Box::new(Partial::new(self, frame)?)))
     }
 
     fn forward(

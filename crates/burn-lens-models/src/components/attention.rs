@@ -67,6 +67,11 @@ pub(crate) struct Reach<'a> {
 pub(crate) struct LayerKeyValues(Option<[Tensor<4>; 2]>);
 
 impl LayerKeyValues {
+    /// These keys and values.
+    pub(crate) fn of(keys: Tensor<4>, values: Tensor<4>) -> Self {
+        Self(Some([keys, values]))
+    }
+
     /// Appends and returns all.
     fn extend(&mut self, k: Tensor<4>, v: Tensor<4>) -> [Tensor<4>; 2] {
         let all = match self.0.take() {
@@ -135,8 +140,64 @@ impl Attention {
         let scores = self.masked_scores(q, k, mask);
         let scores = hooks.at(HookPoint::AttnScores(layer), scores);
         let pattern = hooks.at(HookPoint::AttnPattern(layer), self.pattern(scores, mask));
-        let z = hooks.at(HookPoint::AttnZ(layer), self.mixed(pattern, v));
+        self.forward_from_z(hooks, layer, self.mixed(pattern, v))
+    }
+
+    /// From the values that heads mixed, `[batch, pos, n_heads, d_head]`.
+    pub(crate) fn forward_from_z(&self, hooks: &mut Hooks<'_>, layer: usize, z: Tensor<4>) -> Tensor<3> {
+        let z = hooks.at(HookPoint::AttnZ(layer), z);
         self.written(hooks, layer, z)
+    }
+
+    /// For the last `read` positions alone, without hooks.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, pos, d_model]`; returns `[batch, read, d_model]`
+    pub(crate) fn forward_tail(
+        &self,
+        x: Tensor<3>,
+        reach: Reach<'_>,
+        tail: Reach<'_>,
+        read: usize,
+    ) -> Tensor<3> {
+        let [mut k, mut v] = self.keys_and_values(&x, reach.rotary);
+        if let Some(past) = reach.past {
+            [k, v] = past.extend(k, v);
+        }
+        let pos = x.dims()[1];
+        let q = self.q.forward(&x.narrow(1, pos - read, read), None, self.d_head);
+        let q = self.finished(q, self.q_norm.as_ref(), tail.rotary);
+        let pattern = self.pattern(self.masked_scores(q, k, tail.mask), tail.mask);
+        let z = self.mixed(pattern, v);
+        self.written(&mut Hooks::none(), 0, z)
+    }
+
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, pos, d_model]`
+    /// - returns: keys as scores read them, and values, `[batch, n_kv_heads, pos, d_head]`
+    pub(crate) fn keys_and_values(&self, x: &Tensor<3>, rotary: Option<&RotaryTable>) -> [Tensor<4>; 2] {
+        let k =
+            self.finished(self.k.forward(x, None, self.d_head), self.k_norm.as_ref(), rotary).swap_dims(1, 2);
+        let v = self.finished(self.v.forward(x, None, self.d_head), None, None).swap_dims(1, 2);
+        [k, v]
+    }
+
+    /// A projection normed, clamped and rotated.
+    fn finished(&self, x: Tensor<4>, norm: Option<&Norm>, rotary: Option<&RotaryTable>) -> Tensor<4> {
+        let x = match norm {
+            None => x,
+            Some(norm) => norm.apply(x),
+        };
+        let x = match self.clip {
+            None => x,
+            Some(clip) => x.clamp(-clip, clip),
+        };
+        match rotary {
+            None => x,
+            Some(table) => table.rotate(x),
+        }
     }
 
     /// The hooks that attention fires in every run, in firing order.

@@ -1,0 +1,28 @@
+//! Interventions on a run, and what they change: sweeps, patching, attribution, circuits.
+
+mod apply;
+mod attribution;
+mod circuit;
+mod edges;
+mod engine;
+mod heads;
+mod intervention;
+mod metric;
+mod patching;
+mod plan;
+mod readout;
+mod run;
+mod sweep;
+
+pub use circuit::{Circuit, CircuitEdge, EdgeRuns, EdgeSet};
+pub use edges::{EdgeGradients, EdgeNodes, EdgeScores, Receiver, Sender};
+pub use engine::{Cost, Engine, EngineOptions, Reuse, SweepOutcome};
+pub use heads::{
+    DetectOptions, ErrorMeasure, HeadPattern, HeadScores, RepeatedTokens, detect_heads, induction_scores,
+    score_cache,
+};
+pub use intervention::{Edit, EditFn, Intervention, Values};
+pub use metric::{Metric, MetricFn, MetricKind, MetricPos};
+pub use patching::{HeadPart, Patch, patching_sweep};
+pub use plan::Prepared;
+pub use sweep::{OnProgress, Sweep, SweepAxis, SweepProgress, SweepResult, SweepState};
