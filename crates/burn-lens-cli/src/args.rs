@@ -14,7 +14,9 @@ use clap::{
 use clap_complete::Shell;
 
 use crate::{
-    commands::{AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, LensArgs, TrainArgs},
+    commands::{
+        AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs, LensArgs, PatchArgs, TrainArgs,
+    },
     edits::{Ablation, Addition, Scaling},
 };
 
@@ -61,6 +63,10 @@ pub(crate) enum Command {
     Attribute(AttributeArgs),
     /// What a model would say if it stopped after each layer: the logit lens
     Lens(LensArgs),
+    /// Which activations carry the answer: activation patching, from a clean into a corrupt run
+    Patch(PatchArgs),
+    /// Which heads attend to the token before, to earlier ones, behind earlier ones; which copy
+    Heads(HeadsArgs),
     /// What heads and MLPs read and write, from the weights alone: copying, composition, singular vectors
     Circuits(CircuitsArgs),
     /// What the features of a dictionary mean: where they are active, what they do to predictions

@@ -60,6 +60,25 @@ pub(crate) enum CliError {
         /// How many prompts there are.
         prompts: usize,
     },
+    /// Clean and corrupt prompts that do not lie position on position.
+    #[error(
+        "clean and corrupt prompts differ in length: {clean:?} tokens against {corrupt:?}; patching puts position on position"
+    )]
+    PairLengths {
+        /// Tokens of each clean prompt.
+        clean: Vec<usize>,
+        /// Tokens of each corrupt prompt.
+        corrupt: Vec<usize>,
+    },
+    /// A saved state of a sweep that is none.
+    #[error("{} does not hold the state of a sweep", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: serde_json::Error,
+    },
     /// A layer or head that the model does not have.
     #[error("--{what} {value} is outside 0..{count}")]
     OutOfRange {

@@ -9,6 +9,7 @@ mod commands;
 mod edits;
 mod error;
 mod load;
+mod measure;
 mod next_tokens;
 mod progress;
 mod prompts;
@@ -54,6 +55,8 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Run(args) => commands::run(args, progress),
         Command::Attribute(args) => commands::attribute(args, progress),
         Command::Lens(args) => commands::lens(args, progress),
+        Command::Patch(args) => commands::patch(args, progress),
+        Command::Heads(args) => commands::heads(args, progress),
         Command::Circuits(args) => commands::circuits(args, progress),
         Command::Features(args) => commands::features(args, progress),
         Command::Train(args) => commands::train(args, progress),

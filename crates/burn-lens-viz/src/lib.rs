@@ -1,6 +1,7 @@
 //! Pictures of what a model does: text for a terminal, and web pages that need no network.
 //!
 //! - [`HeatMap`]: an attention pattern, or any matrix over tokens, in characters
+//! - [`SignedMap`]: a matrix of effects of both signs, in characters
 //! - [`LinePlot`], [`QuadrantFigure`]: plots as SVG, PNG, and inside a page
 //! - [`Page`]: one self-contained HTML file of [`Section`]s: tables, tokens, bars, grids and
 //!   interactive attention patterns
@@ -15,6 +16,7 @@ mod json;
 mod label;
 mod page;
 mod plot;
+mod signed_map;
 
 pub use error::VizError;
 pub use features::{FeatureRow, feature_index, feature_page, feature_script};
@@ -22,3 +24,4 @@ pub use heat_map::{HeatMap, Palette};
 pub use label::visible;
 pub use page::{Attention, Bar, Cell, Column, Grid, Page, Point, Scatter, Section, Token};
 pub use plot::{Figure, Line, LinePlot, QuadrantFigure};
+pub use signed_map::SignedMap;

@@ -174,18 +174,22 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
     }
 
     /// The cells that are not done, in groups: of one first position, the earliest block first.
+    ///
+    /// Cells with heads that read streams of their own are kept apart: where such a stream is changed,
+    /// every prompt of the pass norms it anew, past the hooks in the shared norm.
     pub(super) fn chunks(&self, state: &SweepState) -> Vec<Chunk> {
-        let mut groups: BTreeMap<(bool, usize), Vec<(usize, usize)>> = BTreeMap::new();
+        let mut groups: BTreeMap<(bool, bool, usize), Vec<(usize, usize)>> = BTreeMap::new();
         for (at, planned) in self.planned.iter().enumerate() {
             if let Some(planned) = planned
                 && state.cells[at].is_none()
             {
-                let group = groups.entry((planned.full, planned.first_pos)).or_default();
+                let forks = planned.bounds.iter().any(|bound| is_fork(bound.point));
+                let group = groups.entry((planned.full, forks, planned.first_pos)).or_default();
                 group.push((planned.first_layer, at));
             }
         }
         let mut chunks = Vec::new();
-        for ((full, first_pos), mut cells) in groups {
+        for ((full, _, first_pos), mut cells) in groups {
             cells.sort_unstable();
             let fits = (self.engine.options.memory / self.bytes(first_pos).max(1)).max(1);
             let size = if full || !self.engine.options.reuse.batching { 1 } else { fits };
@@ -254,6 +258,10 @@ fn plan<M: HookedModel + ?Sized>(
         planned.first_layer = first_layer;
     }
     Ok(Some(planned))
+}
+
+fn is_fork(point: HookPoint) -> bool {
+    matches!(point, HookPoint::AttnIn(_) | HookPoint::QInput(_) | HookPoint::KInput(_) | HookPoint::VInput(_))
 }
 
 /// From where in its block an intervention at `point` is computed.

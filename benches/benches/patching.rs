@@ -1,0 +1,110 @@
+//! Patching sweeps at GPT-2 small's shape, and what each kind of reuse saves:
+//! `benches/peers/peer_patching.py` measures the same with TransformerLens.
+//!
+//! Wall-clock and processor time, since others may use the machine. Where `every` is more than one, that
+//! many cells stand for all, evenly drawn, and times are scaled.
+
+use std::{sync::Arc, time::Instant};
+
+use burn_lens::{
+    analysis::interventions::{
+        Engine, EngineOptions, HeadPart, Metric, Patch, Reuse, Sweep, SweepAxis, patching_sweep,
+    },
+    burn::tensor::TensorData,
+    prelude::*,
+};
+use burn_lens_benches::{GPT2_SMALL, device};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const BATCH: usize = 8;
+const POS: usize = 16;
+
+fn main() {
+    // `cargo bench -- --list` and the like.
+    if std::env::args().any(|arg| arg == "--list") {
+        return;
+    }
+    let device = device();
+    let model = GPT2_SMALL.model(&device);
+    let clean = GPT2_SMALL.tokens(BATCH, POS, &device);
+    for first in [0, 4] {
+        println!("\nprompts differ from position {first} on");
+        let corrupt = changed(&clean, first);
+        let all = Reuse::default();
+        let none = Reuse { layers: false, positions: false, readout: false, batching: false };
+        let steps = [
+            ("nothing", none, 12),
+            ("+ layers", Reuse { layers: true, ..none }, 12),
+            ("+ positions", Reuse { layers: true, positions: true, ..none }, 12),
+            ("+ readout", Reuse { batching: false, ..all }, 6),
+            ("+ batching", all, 1),
+        ];
+        for patch in [Patch::Head(HeadPart::Out), Patch::ResidPre, Patch::HeadByPos(HeadPart::Out)] {
+            let names = CacheOptions::names(patch.hooks(&model));
+            let from =
+                model.run_with_cache(&(&clean).into(), &RunOptions::default(), &names).expect("a run").1;
+            let sweep = patching_sweep(&model, patch, &Arc::new(from), POS).expect("the model has it");
+            for (name, reuse, every) in steps {
+                // Single cells by position are the same work as those of the other two.
+                if matches!(patch, Patch::HeadByPos(_)) && name != "+ batching" {
+                    continue;
+                }
+                run(&model, &corrupt, (patch, name), (&sweep, every), reuse);
+            }
+        }
+    }
+    println!("\npeak {} MB", peak_mb());
+}
+
+fn run(
+    model: &HookedTransformer,
+    corrupt: &Tensor<2, Int>,
+    (patch, name): (Patch, &str),
+    (sweep, every): (&Sweep, usize),
+    reuse: Reuse,
+) {
+    let metric = Metric::logit_diff([11], [7]);
+    let options = EngineOptions { reuse, ..EngineOptions::default() };
+    let engine = Engine::new(model, corrupt, &RunOptions::default(), &metric, options).expect("it fits");
+    let cells: Vec<_> = sweep.cells.iter().skip(every / 2).step_by(every).cloned().collect();
+    let count = cells.len();
+    let part = Sweep { axes: vec![SweepAxis::counted("cell", count)], cells };
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let result = engine.sweep(&part).expect("a sweep");
+    let scale = sweep.cells.len() as f64 / count as f64;
+    let (wall, cpu) = (start.elapsed().as_secs_f64() * scale, (cpu_seconds() - cpu) * scale);
+    let cost = engine.prepare(&part).expect("it fits").cost();
+    println!(
+        "{patch:<24} {name:<12} {:>5} cells {wall:>8.2} s wall {cpu:>8.2} s processor  predicted {:>7.1} passes  (every {every})",
+        sweep.cells.len(),
+        cost.forwards * scale,
+    );
+    assert!(result.values().iter().all(|value| value.is_finite()), "a sweep gives numbers");
+}
+
+/// The tokens with every one from `first` on exchanged.
+fn changed(tokens: &Tensor<2, Int>, first: usize) -> Tensor<2, Int> {
+    let ids: Vec<i64> = tokens.try_to_vec_as().expect("tokens");
+    let change =
+        |(at, id): (usize, i64)| if at % POS >= first { (id + 13) % GPT2_SMALL.d_vocab as i64 } else { id };
+    let ids: Vec<i64> = ids.into_iter().enumerate().map(change).collect();
+    Tensor::from_data(TensorData::new(ids, [BATCH, POS]), &tokens.device())
+}
+
+/// Processor seconds of this process, all threads together.
+fn cpu_seconds() -> f64 {
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / TICKS
+}
+
+fn peak_mb() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM"));
+    let kb = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|text| text.parse::<usize>().ok());
+    kb.unwrap_or(0) / 1024
+}
