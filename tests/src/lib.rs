@@ -8,6 +8,7 @@ mod activation_cache;
 mod activation_cache_golden;
 mod activation_cache_models;
 mod attribution_models;
+mod causal;
 mod circuits;
 mod clusters;
 mod common;

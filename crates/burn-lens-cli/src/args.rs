@@ -15,7 +15,10 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs, LensArgs, PatchArgs, TrainArgs,
+    commands::{
+        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs, LensArgs, PatchArgs,
+        SteerArgs, TrainArgs,
+    },
     },
     edits::{Ablation, Addition, Scaling},
 };
@@ -65,6 +68,10 @@ pub(crate) enum Command {
     Lens(LensArgs),
     /// Which activations carry the answer: activation patching, from a clean into a corrupt run
     Patch(PatchArgs),
+    /// What each part of a model does for its answer: ablation of heads, attention, MLPs, neurons
+    Ablate(AblateArgs),
+    /// A direction that leads from one kind of text to another: fit it, add it, save it
+    Steer(SteerArgs),
     /// Which heads attend to the token before, to earlier ones, behind earlier ones; which copy
     Heads(HeadsArgs),
     /// What heads and MLPs read and write, from the weights alone: copying, composition, singular vectors

@@ -56,6 +56,8 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Attribute(args) => commands::attribute(args, progress),
         Command::Lens(args) => commands::lens(args, progress),
         Command::Patch(args) => commands::patch(args, progress),
+        Command::Ablate(args) => commands::ablate(args, progress),
+        Command::Steer(args) => commands::steer(args, progress),
         Command::Heads(args) => commands::heads(args, progress),
         Command::Circuits(args) => commands::circuits(args, progress),
         Command::Features(args) => commands::features(args, progress),

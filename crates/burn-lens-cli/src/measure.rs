@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What is measured.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct MetricArgs {
     /// The right token: its text, or `#` and its id; once, or once for each prompt
     #[arg(long, value_name = "TOKEN", num_args = 1..)]

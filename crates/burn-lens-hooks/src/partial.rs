@@ -37,6 +37,7 @@ pub struct KeyValues {
 /// With what a block starts. Rows are the prompts of the earlier run, once or several times one
 /// after the other; positions are those of the frame.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is made for each pass of a block")]
 pub enum BlockEntry {
     /// The stream that enters it, `[rows, pos, d_model]`.
     ResidPre(Tensor<3>),

@@ -93,7 +93,7 @@ impl Block {
         let Some(half) = &self.mlp else {
             return hooks.at(HookPoint::ResidPost(self.layer), resid_mid);
         };
-        let post = self.from_mid(half, hooks, resid_mid);
+        let post = self.behind_mid(half, hooks, resid_mid);
         hooks.at(HookPoint::ResidPost(self.layer), post)
     }
 
@@ -113,7 +113,7 @@ impl Block {
         let (pos, read) = (resid.dims()[1], tail.len());
         let shared = self.attention_input(resid.clone());
         let resid = resid.narrow(1, pos - read, read);
-        let out = self.attn.forward_tail(shared, self.reach(pass, past), self.reach(tail, None), read);
+        let out = self.attn.forward_tail(&shared, self.reach(pass, past), &self.reach(tail, None), read);
         let attn_out = self.attention_written(hooks, out);
         self.after_attention(hooks, resid, attn_out)
     }
@@ -133,7 +133,7 @@ impl Block {
         Reach { rotary, mask, past }
     }
 
-    fn from_mid(&self, half: &MlpHalf, hooks: &mut Hooks<'_>, resid_mid: Tensor<3>) -> Tensor<3> {
+    fn behind_mid(&self, half: &MlpHalf, hooks: &mut Hooks<'_>, resid_mid: Tensor<3>) -> Tensor<3> {
         let resid_mid = hooks.at(HookPoint::ResidMid(self.layer), resid_mid);
         let mlp_out = self.mlp_half(half, hooks, resid_mid.clone());
         resid_mid + mlp_out
@@ -145,7 +145,7 @@ impl Block {
             return hooks.at(HookPoint::ResidPost(layer), resid_pre + attn_out);
         };
         let post = match self.layout {
-            BlockLayout::Sequential => self.from_mid(half, hooks, resid_pre + attn_out),
+            BlockLayout::Sequential => self.behind_mid(half, hooks, resid_pre + attn_out),
             BlockLayout::Parallel => {
                 let mlp_out = self.mlp_half(half, hooks, resid_pre.clone());
                 resid_pre + attn_out + mlp_out

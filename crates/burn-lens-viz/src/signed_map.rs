@@ -75,9 +75,9 @@ impl SignedMap<'_> {
     /// Labels of two characters over their cells; every second one, numbered, where they are longer.
     fn header(&self) -> String {
         if self.columns.iter().all(|label| label.chars().count() <= 2) {
-            return self.columns.iter().map(|label| format!("{label:<2}")).collect();
+            return self.columns.iter().map(|label| format!("{label:<2}")).collect::<Vec<_>>().concat();
         }
-        (0..self.columns.len()).step_by(2).map(|at| format!("{at:<4}")).collect()
+        (0..self.columns.len()).step_by(2).map(|at| format!("{at:<4}")).collect::<Vec<_>>().concat()
     }
 }
 

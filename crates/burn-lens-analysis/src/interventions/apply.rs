@@ -1,7 +1,11 @@
 //! An intervention bound to a base run: resolved places, values of the right shape, and what it
 //! can reach.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ops::Range,
+    sync::Arc,
+};
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{ActivationCache, HookPoint, RunError};
@@ -22,6 +26,7 @@ pub(super) struct Bound {
     pub(super) first_pos: Option<usize>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a cell has a few")]
 enum BoundEdit {
     Fill(f64),
     Replace(AnyTensor),
@@ -139,11 +144,11 @@ impl Bound {
         let to: [Range<usize>; D] = std::array::from_fn(|axis| to[axis].clone());
         let from: [Range<usize>; D] = std::array::from_fn(|axis| from[axis].clone());
         let part = x.clone().slice(to.clone());
-        Ok(x.slice_assign(to, self.edited(part, from)?))
+        Ok(x.slice_assign(to, self.edited(part, &from)?))
     }
 
     /// What becomes of a part, which lies at `from` in the base run.
-    fn edited<const D: usize>(&self, old: Tensor<D>, from: [Range<usize>; D]) -> Result<Tensor<D>, RunError>
+    fn edited<const D: usize>(&self, old: Tensor<D>, from: &[Range<usize>; D]) -> Result<Tensor<D>, RunError>
     where
         Tensor<D>: TypedTensor,
     {
@@ -205,7 +210,7 @@ impl Bound {
     {
         let part: [Range<usize>; D] = std::array::from_fn(|axis| part[axis].clone());
         let old = x.clone().slice(part.clone());
-        let change = self.edited(old.clone(), part.clone())? - old;
+        let change = self.edited(old.clone(), &part)? - old;
         let product = change * grad.clone().slice(part);
         let rows = product.dims()[0];
         let rest = product.dims().iter().product::<usize>() / rows.max(1);
@@ -262,11 +267,13 @@ impl Differences {
         region: &[Vec<usize>],
     ) -> Result<Option<usize>, AnalysisError> {
         let key = (point, Arc::as_ptr(other).addr());
-        if !self.0.contains_key(&key) {
-            let other = whole(point, &Values::Run(Arc::clone(other)), base.get(point)?)?;
-            self.0.insert(key, Map::new(base.get(point)?.clone(), other)?);
-        }
-        let map = &self.0[&key];
+        let map = match self.0.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                let other = whole(point, &Values::Run(Arc::clone(other)), base.get(point)?)?;
+                free.insert(Map::new(base.get(point)?.clone(), other)?)
+            }
+        };
         let pos_axis = point.pos_axis().unwrap_or(1);
         let heads = match (region.len(), pos_axis) {
             (3, _) => vec![0],
@@ -329,7 +336,7 @@ mod tests {
     #[test]
     fn indices_become_boxes() {
         assert_eq!(runs(vec![0, 1, 2, 5, 4]), [0..3, 5..6, 4..5]);
-        let boxes = product(&[vec![0..2], vec![1..2, 4..5]]);
+        let boxes = product(&[runs(vec![0, 1]), runs(vec![1, 4])]);
         assert_eq!(boxes, [[0..2, 1..2], [0..2, 4..5]]);
     }
 }

@@ -135,7 +135,7 @@ impl<'e, 'm, M: HookedModel + ?Sized> EdgeRuns<'e, 'm, M> {
         let first = cut.iter().map(|&(_, to)| layer_of(self.nodes.receivers[to])).min();
         let first = first.unwrap_or(n_layers - 1);
         let current = Arc::new(Mutex::new(self.kept.clone()));
-        let hooks = self.hooks(cut, first, &current)?;
+        let hooks = self.hooks(cut, first, &current);
         let options = RunOptions { start_at_layer: Some(first.cast_signed()), ..self.engine.run.clone() };
         let input = Input::Resid(self.streams[first].clone());
         let output = self.engine.model.run_with_hooks(&input, &options, hooks)?;
@@ -144,12 +144,7 @@ impl<'e, 'm, M: HookedModel + ?Sized> EdgeRuns<'e, 'm, M> {
     }
 
     /// Hooks that note what senders write, and that change what receivers of cut edges read.
-    fn hooks(
-        &self,
-        cut: &EdgeSet,
-        first: usize,
-        current: &Arc<Mutex<Vec<Tensor<3>>>>,
-    ) -> Result<Vec<Hook<'_>>, AnalysisError> {
+    fn hooks(&self, cut: &EdgeSet, first: usize, current: &Arc<Mutex<Vec<Tensor<3>>>>) -> Vec<Hook<'_>> {
         let mut hooks = Vec::new();
         for point in self.nodes.writes() {
             if point.layer().is_some_and(|layer| layer >= first) && point != HookPoint::ResidPre(0) {
@@ -168,7 +163,7 @@ impl<'e, 'm, M: HookedModel + ?Sized> EdgeRuns<'e, 'm, M> {
                 hooks.push(self.reading(point, group.len(), missing, current));
             }
         }
-        Ok(hooks)
+        hooks
     }
 
     /// The receivers that read at one hook, in order.
@@ -194,24 +189,20 @@ impl<'e, 'm, M: HookedModel + ?Sized> EdgeRuns<'e, 'm, M> {
     fn note(&self, point: HookPoint, current: &Arc<Mutex<Vec<Tensor<3>>>>) -> Hook<'_> {
         let current = Arc::clone(current);
         let place = |sender: Sender| self.nodes.senders.iter().position(|other| *other == sender);
-        match point {
-            HookPoint::AttnResult(layer) => {
-                let start = place(Sender::Head(layer, 0)).expect("every layer has heads");
-                Hook::read(point, move |x: &Tensor<4>, _: &mut HookContext<'_>| {
-                    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
-                    for head in 0..x.dims()[2] {
-                        current[start + head] = super::edges::of_head(x.clone(), head);
-                    }
-                })
-            }
-            _ => {
-                let layer = point.layer().unwrap_or(0);
-                let at = place(Sender::Mlp(layer)).expect("a sender of the model");
-                Hook::read(point, move |x: &Tensor<3>, _: &mut HookContext<'_>| {
-                    current.lock().unwrap_or_else(PoisonError::into_inner)[at] = x.clone();
-                })
-            }
+        if let HookPoint::AttnResult(layer) = point {
+            let start = place(Sender::Head(layer, 0)).expect("every layer has heads");
+            return Hook::read(point, move |x: &Tensor<4>, _: &mut HookContext<'_>| {
+                let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+                for head in 0..x.dims()[2] {
+                    current[start + head] = super::edges::of_head(x.clone(), head);
+                }
+            });
         }
+        let layer = point.layer().unwrap_or(0);
+        let at = place(Sender::Mlp(layer)).expect("a sender of the model");
+        Hook::read(point, move |x: &Tensor<3>, _: &mut HookContext<'_>| {
+            current.lock().unwrap_or_else(PoisonError::into_inner)[at] = x.clone();
+        })
     }
 
     /// What receivers read, with what cut edges carry exchanged: `missing` are places of senders and

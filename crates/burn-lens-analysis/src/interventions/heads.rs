@@ -170,22 +170,15 @@ pub fn detect_heads<M: HookedModel + ?Sized>(
         let reason = "it needs at least one text".to_owned();
         return Err(AnalysisError::Empty { what: "the list of texts", reason });
     }
-    let mut sum: Option<HeadScores> = None;
+    let dims = model.dims();
+    let mut values = vec![0.0; dims.n_layers * dims.n_heads];
     for ids in texts {
         let scores = score_cache(model, &patterns(model, std::slice::from_ref(ids))?, ids, options)?;
-        sum = Some(match sum {
-            None => scores,
-            Some(mut sum) => {
-                sum.values.iter_mut().zip(&scores.values).for_each(|(sum, score)| *sum += score);
-                sum
-            }
-        });
+        for (sum, score) in values.iter_mut().zip(scores.values) {
+            *sum += score / texts.len() as f64;
+        }
     }
-    let mut mean = sum.expect("there is a text");
-    for value in &mut mean.values {
-        *value /= texts.len() as f64;
-    }
-    Ok(mean)
+    Ok(HeadScores { n_layers: dims.n_layers, n_heads: dims.n_heads, values })
 }
 
 /// Scores every head of one run that was kept.

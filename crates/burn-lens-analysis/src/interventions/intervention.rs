@@ -10,6 +10,7 @@ use crate::AnalysisError;
 
 /// The values of another activation at the same hook.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a cell has a few")]
 pub enum Values {
     /// Those of another run, which must have as many prompts and positions.
     Run(Arc<ActivationCache>),
@@ -24,6 +25,7 @@ pub type EditFn = dyn Fn(AnyTensor) -> AnyTensor + Send + Sync;
 
 /// What happens to the chosen part of an activation.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a cell has a few")]
 pub enum Edit {
     /// It becomes these values.
     Replace(Values),

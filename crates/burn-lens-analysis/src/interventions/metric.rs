@@ -11,6 +11,7 @@ pub type MetricFn = dyn Fn(Tensor<3>) -> Tensor<1> + Send + Sync;
 /// A number for each prompt, of the logits at some positions. Token lists hold one token for all
 /// prompts, or one for each.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a sweep has one")]
 pub enum MetricKind {
     /// The logit of a token.
     Logit(Vec<usize>),

@@ -245,7 +245,7 @@ impl Builder<'_> {
         self.heads[usize::from(part.is_grouped())]
     }
 
-    fn sweep(&self, axes: &[(&str, usize)], cell: impl Fn(&[usize]) -> Option<Intervention>) -> Sweep {
+    fn sweep(axes: &[(&str, usize)], cell: impl Fn(&[usize]) -> Option<Intervention>) -> Sweep {
         let count: usize = axes.iter().map(|axis| axis.1).product();
         let cells = (0..count).map(|at| {
             let mut rest = at;
@@ -268,26 +268,26 @@ impl Builder<'_> {
     }
 
     fn stream(&self, point: fn(usize) -> HookPoint) -> Sweep {
-        self.sweep(&[("layer", self.layers), ("pos", self.pos)], |at| {
+        Self::sweep(&[("layer", self.layers), ("pos", self.pos)], |at| {
             Some(self.patch(point(at[0])).pos(index(at[1])))
         })
     }
 
     fn heads(&self, part: HeadPart, heads: usize) -> Sweep {
-        self.sweep(&[("layer", self.layers), ("head", heads)], |at| {
+        Self::sweep(&[("layer", self.layers), ("head", heads)], |at| {
             (at[1] < self.own(part)).then(|| self.patch(part.point(at[0])).heads(index(at[1])))
         })
     }
 
     fn heads_by_pos(&self, part: HeadPart, heads: usize) -> Sweep {
-        self.sweep(&[("layer", self.layers), ("pos", self.pos), ("head", heads)], |at| {
+        Self::sweep(&[("layer", self.layers), ("pos", self.pos), ("head", heads)], |at| {
             let patch = || self.patch(part.point(at[0])).pos(index(at[1])).heads(index(at[2]));
             (at[2] < self.own(part)).then(patch)
         })
     }
 
     fn pattern_by_dest(&self) -> Sweep {
-        self.sweep(&[("layer", self.layers), ("head", self.heads[0]), ("dest_pos", self.pos)], |at| {
+        Self::sweep(&[("layer", self.layers), ("head", self.heads[0]), ("dest_pos", self.pos)], |at| {
             Some(self.patch(HookPoint::AttnPattern(at[0])).heads(index(at[1])).pos(index(at[2])))
         })
     }
@@ -295,7 +295,7 @@ impl Builder<'_> {
     fn pattern_by_source(&self) -> Sweep {
         let axes =
             [("layer", self.layers), ("head", self.heads[0]), ("dest_pos", self.pos), ("src_pos", self.pos)];
-        self.sweep(&axes, |at| {
+        Self::sweep(&axes, |at| {
             let patch = self.patch(HookPoint::AttnPattern(at[0])).heads(index(at[1]));
             Some(patch.pos(index(at[2])).sources(index(at[3])))
         })

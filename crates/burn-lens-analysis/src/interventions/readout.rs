@@ -102,7 +102,7 @@ impl Readout {
             if let Some(biases) = biases {
                 logits = logits + biases.clone().repeat_dim(0, copies);
             }
-            let values = to_host(difference(capped(logits, unembed.cap)))?;
+            let values = to_host(difference(&capped(logits, unembed.cap)))?;
             return Ok(values.chunks(self.batch).map(<[f64]>::to_vec).collect());
         }
         let d_vocab_out = unembed.w_u.dims()[1];
@@ -122,7 +122,7 @@ impl Readout {
 
     /// The same from the stream at every position, through all logits: what reading less is measured
     /// against.
-    pub(super) fn of_whole_stream(&self, normed: Tensor<3>) -> Result<Vec<Vec<f64>>, AnalysisError> {
+    pub(super) fn of_whole_stream(&self, normed: &Tensor<3>) -> Result<Vec<Vec<f64>>, AnalysisError> {
         let unembed = self.unembed.as_ref().expect("checked by the plan");
         let copies = normed.dims()[0] / self.batch;
         (0..copies)
@@ -186,9 +186,9 @@ impl Readout {
             of_each.mean_dim(1).reshape([batch, self.tokens.len()])
         };
         match &self.kind {
-            MetricKind::Logit(_) | MetricKind::LogitDiff(..) => difference(of_tokens(logits)),
-            MetricKind::Probability(_) => difference(of_tokens(numeric::softmax(logits))),
-            MetricKind::LogProbability(_) => difference(of_tokens(numeric::log_softmax(logits))),
+            MetricKind::Logit(_) | MetricKind::LogitDiff(..) => difference(&of_tokens(logits)),
+            MetricKind::Probability(_) => difference(&of_tokens(numeric::softmax(logits))),
+            MetricKind::LogProbability(_) => difference(&of_tokens(numeric::log_softmax(logits))),
             MetricKind::Rank(_) => {
                 let chosen = of_tokens(logits.clone()).reshape([batch, 1, 1]);
                 let larger = logits.clone().greater(chosen.expand(logits.dims()));
@@ -239,7 +239,7 @@ fn capped<const D: usize>(logits: Tensor<D>, cap: Option<f64>) -> Tensor<D> {
 }
 
 /// The first column less the second, if there is one.
-fn difference(columns: Tensor<2>) -> Tensor<1> {
+fn difference(columns: &Tensor<2>) -> Tensor<1> {
     let [rows, n] = columns.dims();
     let column = |at: usize| columns.clone().narrow(1, at, 1).reshape([rows]);
     if n == 1 { column(0) } else { column(0) - column(1) }

@@ -66,7 +66,7 @@ impl<M: HookedModel + ?Sized> Prepared<'_, '_, M> {
         let values = if engine.options.reuse.readout {
             engine.readout.of_stream(normed)?
         } else {
-            engine.readout.of_whole_stream(normed)?
+            engine.readout.of_whole_stream(&normed)?
         };
         let place = |cell: &usize| flight.cells.iter().position(|other| other == cell);
         let ordered = chunk.cells.iter().map(|cell| place(cell).map(|at| values[at].clone()));
@@ -247,7 +247,7 @@ fn whole_hook(bound: &Bound) -> Hook<'_> {
 }
 
 /// Edits of several cells at one activation; `shift.row` is how many prompts a cell has.
-fn stacked_hook<'b>(point: HookPoint, list: Vec<(usize, &'b Bound)>, shift: Shift) -> Hook<'b> {
+fn stacked_hook(point: HookPoint, list: Vec<(usize, &Bound)>, shift: Shift) -> Hook<'_> {
     Hook::try_edit(point, move |mut x: AnyTensor, _| -> Result<Option<AnyTensor>, RunError> {
         for (place, bound) in &list {
             x = bound.apply(x, Shift { row: place * shift.row, pos: shift.pos })?;

@@ -1,5 +1,6 @@
 //! The commands, a module each.
 
+mod ablate;
 mod attribute;
 mod circuits;
 mod clusters;
@@ -15,8 +16,13 @@ mod info;
 mod lens;
 mod patch;
 mod run;
+<<<<<<< HEAD
 mod train;
+=======
+mod steer;
+>>>>>>> 6ac86c7 (Commands ablate and steer; causal methods tested on the bundled model)
 
+pub(crate) use ablate::{AblateArgs, ablate};
 pub(crate) use attribute::{AttributeArgs, attribute};
 pub(crate) use circuits::{CircuitsArgs, circuits};
 pub(crate) use clusters::{ClustersArgs, attention_clusters};
@@ -32,4 +38,8 @@ pub(crate) use info::info;
 pub(crate) use lens::{LensArgs, lens};
 pub(crate) use patch::{PatchArgs, patch};
 pub(crate) use run::run;
+<<<<<<< HEAD
 pub(crate) use train::{TrainArgs, train};
+=======
+pub(crate) use steer::{SteerArgs, steer};
+>>>>>>> 6ac86c7 (Commands ablate and steer; causal methods tested on the bundled model)

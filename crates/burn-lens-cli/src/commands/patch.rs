@@ -112,7 +112,7 @@ pub(crate) fn patch(args: &PatchArgs, progress: &Progress) -> Result<Report, Cli
     let positions = labels(&lens, &clean);
     let shares = found.result.normalized(found.clean);
     let mut report = Report::default();
-    describe(args, &measure, &found, &mut report);
+    describe(&measure, &found, &mut report);
     for picture in pictures(&found.result, &finite(&shares), &positions) {
         picture.draw(&mut report)?;
     }
@@ -198,7 +198,7 @@ fn finite(shares: &[f64]) -> Vec<f64> {
     shares.iter().map(|share| if share.is_finite() { *share } else { 0.0 }).collect()
 }
 
-fn describe(args: &PatchArgs, measure: &Measure, found: &Found, report: &mut Report) {
+fn describe(measure: &Measure, found: &Found, report: &mut Report) {
     report.heading(format_args!("{} of the clean run, patched into the corrupt run", found.patch));
     let corrupt = found.result.base_value();
     report.line(format_args!("{}: clean {:+.4}, corrupt {corrupt:+.4}", measure.text, found.clean));
@@ -206,10 +206,7 @@ fn describe(args: &PatchArgs, measure: &Measure, found: &Found, report: &mut Rep
         Some(Cost { cells, unchanged, forwards, .. }) => report.line(format_args!(
             "{DIM}{cells} cells, {unchanged} of which change nothing; the work of {forwards:.1} whole passes{DIM:#}"
         )),
-        None => report.line(format_args!(
-            "{DIM}estimated from one backward pass (--method {:?}){DIM:#}",
-            args.method
-        )),
+        None => report.line(format_args!("{DIM}estimated from one backward pass{DIM:#}")),
     }
     report.line(format_args!("{DIM}share of the way from corrupt (0) to clean (1):{DIM:#}"));
 }

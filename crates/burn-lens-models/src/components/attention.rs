@@ -156,17 +156,17 @@ impl Attention {
     /// - `x`: `[batch, pos, d_model]`; returns `[batch, read, d_model]`
     pub(crate) fn forward_tail(
         &self,
-        x: Tensor<3>,
+        x: &Tensor<3>,
         reach: Reach<'_>,
-        tail: Reach<'_>,
+        tail: &Reach<'_>,
         read: usize,
     ) -> Tensor<3> {
-        let [mut k, mut v] = self.keys_and_values(&x, reach.rotary);
+        let [mut k, mut v] = self.keys_and_values(x, reach.rotary);
         if let Some(past) = reach.past {
             [k, v] = past.extend(k, v);
         }
         let pos = x.dims()[1];
-        let q = self.q.forward(&x.narrow(1, pos - read, read), None, self.d_head);
+        let q = self.q.forward(&x.clone().narrow(1, pos - read, read), None, self.d_head);
         let q = self.finished(q, self.q_norm.as_ref(), tail.rotary);
         let pattern = self.pattern(self.masked_scores(q, k, tail.mask), tail.mask);
         let z = self.mixed(pattern, v);
