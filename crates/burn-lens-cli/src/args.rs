@@ -15,10 +15,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-    commands::{
-        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs, LensArgs, PatchArgs,
-        SteerArgs, TrainArgs,
-    },
+        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs,
+        LensArgs, PatchArgs, SteerArgs, TrainArgs,
     },
     edits::{Ablation, Addition, Scaling},
 };

@@ -16,11 +16,8 @@ mod info;
 mod lens;
 mod patch;
 mod run;
-<<<<<<< HEAD
-mod train;
-=======
 mod steer;
->>>>>>> 6ac86c7 (Commands ablate and steer; causal methods tested on the bundled model)
+mod train;
 
 pub(crate) use ablate::{AblateArgs, ablate};
 pub(crate) use attribute::{AttributeArgs, attribute};
@@ -38,8 +35,5 @@ pub(crate) use info::info;
 pub(crate) use lens::{LensArgs, lens};
 pub(crate) use patch::{PatchArgs, patch};
 pub(crate) use run::run;
-<<<<<<< HEAD
-pub(crate) use train::{TrainArgs, train};
-=======
 pub(crate) use steer::{SteerArgs, steer};
->>>>>>> 6ac86c7 (Commands ablate and steer; causal methods tested on the bundled model)
+pub(crate) use train::{TrainArgs, train};
