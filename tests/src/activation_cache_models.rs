@@ -118,9 +118,9 @@ proptest! {
 }
 
 /// Two embeddings summed and unembedded: a model of a user's own.
-struct Bigram {
-    w_e: Tensor<2>,
-    w_u: Tensor<2>,
+pub(crate) struct Bigram {
+    pub(crate) w_e: Tensor<2>,
+    pub(crate) w_u: Tensor<2>,
 }
 
 impl HookedModel for Bigram {

@@ -6,8 +6,8 @@ use burn_lens::{
     analysis::interventions::{
         Ablation, AblationUnit, CausalTrace, EdgeRuns, Engine, EngineOptions, HeadPart, HeadPath,
         Intervention, Metric, Noise, Patch, PathInput, Reference, RepeatedTokens, Sender, SteeringPos,
-        SteeringVector, Sweep, SweepResult, ablation_sweep, direct_path_sweep, induction_scores, interchange,
-        knock_out, patching_sweep, path_patch,
+        SteeringVector, Sweep, SweepResult, TaskKind, TaskOptions, ablation_sweep, direct_path_sweep,
+        induction_scores, interchange, knock_out, patching_sweep, path_patch, score_task, task_prompts,
     },
     prelude::*,
 };
@@ -279,16 +279,16 @@ fn paths_lead_from_senders_to_receivers() {
     let model = &pair.lens.model;
     let caches = [pair.cache(&pair.corrupt), pair.cache(&pair.clean)];
     let sender = Sender::Head(0, 0);
-    let sweep = direct_path_sweep(model, sender, PathInput::K, [&caches[0], &caches[1]]).unwrap();
+    let sweep = direct_path_sweep(model, sender, PathInput::V, [&caches[0], &caches[1]]).unwrap();
     let result = pair.engine().sweep(&sweep).unwrap();
     let base = result.base_value();
-    // The mover's keys read the token-before head.
+    // The mover's values read the token-before head.
     assert_eq!(result.largest(1)[0].0, ["1", "2"]);
     assert!(result.values()[..4].iter().all(|&value| value == 0.0), "nothing reads in its own block");
     let path =
         |receivers: Vec<(HeadPart, usize, usize)>| HeadPath { sender: (0, 0), receivers, hold_mlps: true };
     let run = (&Input::from(&pair.corrupt), &RunOptions::default());
-    let cell = path_patch(model, run, &caches[1], &path(vec![(HeadPart::K, 1, 2)])).unwrap();
+    let cell = path_patch(model, run, &caches[1], &path(vec![(HeadPart::V, 1, 2)])).unwrap();
     let value = pair.engine().measure(&cell).unwrap()[0];
     near(value, result.values()[4 + 2]);
     // What does not come later receives nothing.
@@ -307,7 +307,15 @@ fn pruning_keeps_the_circuit() {
     assert!(circuit.edges.len() * 4 < circuit.of, "{} of {}", circuit.edges.len(), circuit.of);
     assert!(circuit.faithfulness() > 0.8, "{}", circuit.faithfulness());
     let has = |from: &str, to: &str| circuit.edges.iter().any(|edge| edge.from == from && edge.to == to);
-    assert!(has("L0H0", "L1H2.k"), "{:?}", circuit.edges);
+    // What the name is goes from its token through the token-before head into the mover's values.
+    for (from, to) in [("embed", "L0H0.v"), ("L0H0", "L1H2.v"), ("L1H2", "logits")] {
+        assert!(has(from, to), "{:?}", circuit.edges);
+    }
+    let dot = circuit.to_dot();
+    assert_eq!(dot.matches("->").count(), circuit.edges.len());
+    assert!(dot.contains(r#""L0H0" -> "L1H2" [headlabel="v""#), "{dot}");
+    let json = serde_json::to_value(&circuit).unwrap();
+    assert_eq!(json["edges"].as_array().unwrap().len(), circuit.edges.len());
 }
 
 /// A sweep of nothing is refused, not run.
@@ -316,4 +324,29 @@ fn empty_sweeps_are_refused() {
     let pair = Pair::open();
     let error = pair.engine().sweep(&Sweep::default()).unwrap_err();
     assert!(error.to_string().contains("cells of a sweep"), "{error}");
+}
+
+/// The bundled model does the tasks that its words can spell; years are none of them.
+#[test]
+fn tasks_are_spelled_by_the_bundled_tokenizer() {
+    let pair = Pair::open();
+    let tokenizer = pair.lens.tokenizer().unwrap();
+    let spell = |text: &str| -> Option<Vec<i64>> {
+        let options = TokenOptions { prepend_bos: Some(false), ..TokenOptions::default() };
+        let ids = tokenizer.to_tokens(&[text], options).ok()?.ids.remove(0);
+        (!ids.contains(&tokenizer.unk()?)).then_some(ids)
+    };
+    let options = TaskOptions { count: 40, seed: 5, bos: Some(0) };
+    for (kind, accuracy) in [(TaskKind::IndirectObject, 0.9), (TaskKind::Capitals, 0.9)] {
+        let prompts = task_prompts(kind, &spell, options).unwrap();
+        assert_eq!(prompts, task_prompts(kind, &spell, options).unwrap());
+        for prompt in &prompts {
+            let differing = prompt.clean.iter().zip(&prompt.corrupt).filter(|(a, b)| a != b).count();
+            assert_eq!((prompt.clean.len(), differing), (prompt.corrupt.len(), 1), "{prompt:?}");
+        }
+        let scores = score_task(&pair.lens.model, &prompts).unwrap();
+        assert!(scores.accuracy >= accuracy && scores.logit_diff > 1.0, "{kind:?}: {scores:?}");
+    }
+    let error = task_prompts(TaskKind::GreaterThan, &spell, options).unwrap_err();
+    assert!(error.to_string().contains("greater-than"), "{error}");
 }

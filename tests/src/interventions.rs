@@ -18,7 +18,7 @@ use burn_lens::{
 };
 use proptest::prelude::*;
 
-use crate::activation_cache_models::{finest, random_config, with_random_weights};
+use crate::activation_cache_models::{Bigram, finest, random_config, with_random_weights};
 
 const POS: usize = 6;
 
@@ -293,4 +293,24 @@ fn what_does_not_fit_is_refused() {
     let metric = Metric::logit_diff([3, 4, 5], [2]);
     let error = Engine::new(&model, &corrupt, &RunOptions::default(), &metric, EngineOptions::default());
     assert!(error.err().unwrap().to_string().contains("the tokens of the metric"));
+}
+
+/// A model of a user's own, without partial passes, is run in full.
+#[test]
+fn other_models_fall_back_to_whole_runs() {
+    let device = burn_lens_testkit::device();
+    let model = Bigram {
+        w_e: Tensor::from_data([[1.0, 2.0], [3.0, -1.0]], &device),
+        w_u: Tensor::from_data([[1.0, 0.0], [0.5, 2.0]], &device),
+    };
+    let input = Input::Embeds(Tensor::from_data([[[1.0, 2.0], [3.0, -1.0]]], &device));
+    let metric = Metric::logit_diff([0], [1]);
+    let engine =
+        Engine::new(&model, input, &RunOptions::default(), &metric, EngineOptions::default()).unwrap();
+    let cells = vec![vec![Intervention::zero(HookPoint::MlpOut(0))], vec![]];
+    let sweep = Sweep::list(SweepAxis::counted("cell", 2), cells);
+    assert_eq!(engine.prepare(&sweep).unwrap().cost().full, 1);
+    // The last token's stream is (3, -1), and half as much again with the MLP: 2.5 less -2.
+    let values = engine.sweep(&sweep).unwrap().values();
+    assert!(close(&values, &[4.5, 6.75]), "{values:?}");
 }

@@ -46,7 +46,7 @@ impl<M: HookedModel + ?Sized> Engine<'_, M> {
             Ok(values)
         };
         let cells = sweep.cells.iter().map(|cell| match cell {
-            None => Ok(vec![0.0; base.len()]),
+            None => Ok(Vec::new()),
             Some(cell) => estimate(cell),
         });
         let cells = cells.collect::<Result<_, AnalysisError>>()?;

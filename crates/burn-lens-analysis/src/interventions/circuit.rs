@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::Write as _,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -76,6 +77,29 @@ impl Circuit {
     pub fn faithfulness(&self) -> f64 {
         let [whole, circuit, cut] = self.metric;
         (circuit - cut) / (whole - cut)
+    }
+
+    /// As a graph in Graphviz's language: `dot -Tsvg` draws it. Heads are one node each, whatever of
+    /// them reads; an edge is the wider the more its cut moved the metric.
+    #[must_use]
+    pub fn to_dot(&self) -> String {
+        let widest = self.edges.iter().fold(0.0f64, |widest, edge| widest.max(edge.effect.abs()));
+        let mut text =
+            String::from("digraph circuit {\n  rankdir=BT;\n  node [shape=box, fontname=monospace];\n");
+        for edge in &self.edges {
+            let (to, port) = edge.to.split_once('.').unwrap_or((&edge.to, ""));
+            let share = if widest > 0.0 { edge.effect.abs() / widest } else { 0.0 };
+            let color = if edge.effect < 0.0 { "blue" } else { "red" };
+            let width = 0.5 + 3.5 * share;
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "  \"{}\" -> \"{to}\" [headlabel=\"{port}\", color={color}, penwidth={width:.2}, tooltip=\"{:.4}\"];",
+                edge.from, edge.effect
+            );
+        }
+        text.push_str("}\n");
+        text
     }
 }
 

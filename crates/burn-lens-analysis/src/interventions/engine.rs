@@ -15,9 +15,9 @@
 //! Whatever this does not cover (interventions outside the blocks, models without
 //! [`HookedModel::partial`], hooks that are installed on the model) is run in full.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use burn_lens_hooks::{HookRegistry, HookedModel, Input, ReturnType, RunOptions};
+use burn_lens_hooks::{Frame, HookRegistry, HookedModel, Input, ReturnType, RunOptions};
 
 use super::{
     Intervention, Metric, OnProgress, Sweep, SweepResult, SweepState, plan::Prepared, readout::Readout,
@@ -161,13 +161,13 @@ impl<'m, M: HookedModel + ?Sized> Engine<'m, M> {
 
     /// Whether blocks can be run alone.
     pub(super) fn can_reuse(&self) -> bool {
+        let [batch, pos] = self.input.batch_pos();
+        let attention_mask = self.run.attention_mask.clone();
+        let frame = Frame { batch, pos, first_pos: 0, first_read: 0, attention_mask };
         self.model.registry().is_none_or(HookRegistry::is_empty)
             && self.model.wiring().is_some()
             && self.readout.reads_stream()
-    }
-
-    pub(super) fn now() -> Instant {
-        Instant::now()
+            && self.model.partial(&frame).is_ok_and(|pass| pass.is_some())
     }
 }
 

@@ -1,4 +1,13 @@
-//! Interventions on a run, and what they change: sweeps, patching, attribution, circuits.
+//! Interventions on a run, and what they change.
+//!
+//! - [`Engine`]: sweeps of [`Intervention`]s under a [`Metric`], computing only what can change
+//! - [`patching_sweep`]: TransformerLens's `patching`; [`ablation_sweep`], [`direct_path_sweep`],
+//!   [`path_patch`], [`CausalTrace`], [`knock_out`], [`interchange`]: other cells
+//! - [`Engine::attribute`], [`Engine::edge_attribution`]: estimates from gradients
+//! - [`EdgeRuns`]: circuits, their faithfulness, and pruning
+//! - [`detect_heads`], [`induction_scores`]: what heads attend to
+//! - [`SteeringVector`]: directions that lead from one kind of text to another
+//! - [`task_prompts`]: clean and corrupt prompts of known tasks
 
 mod ablation;
 mod apply;
@@ -16,6 +25,7 @@ mod readout;
 mod run;
 mod steering;
 mod sweep;
+mod tasks;
 
 pub use ablation::{Ablation, AblationUnit, Reference, ablation_sweep};
 pub use circuit::{Circuit, CircuitEdge, EdgeRuns, EdgeSet};
@@ -34,3 +44,4 @@ pub use paths::{
 pub use plan::Prepared;
 pub use steering::{SteeringPos, SteeringVector};
 pub use sweep::{OnProgress, Sweep, SweepAxis, SweepProgress, SweepResult, SweepState};
+pub use tasks::{Spell, TaskKind, TaskOptions, TaskPrompt, TaskScores, score_task, task_prompts};

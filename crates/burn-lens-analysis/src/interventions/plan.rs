@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use burn_lens_hooks::{
@@ -82,7 +82,7 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
                 }
             }
         }
-        let start = Engine::<M>::now();
+        let start = Instant::now();
         let (output, cache) =
             model.run_with_cache(&engine.input, &engine.run, &CacheOptions::names(names))?;
         let base = engine.readout.of_logits(&output.into_logits()?)?;
@@ -166,7 +166,7 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
         let value = |(at, (cell, planned)): (usize, (&Option<Vec<Intervention>>, &Option<Planned>))| match (
             cell, planned,
         ) {
-            (None, _) => Some((at, vec![0.0; self.base.len()])),
+            (None, _) => Some((at, Vec::new())),
             (Some(_), None) => Some((at, self.base.clone())),
             _ => None,
         };

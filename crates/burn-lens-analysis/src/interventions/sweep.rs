@@ -121,14 +121,15 @@ pub type OnProgress<'a> = dyn FnMut(SweepProgress<'_>) -> ControlFlow<()> + 'a;
 pub struct SweepResult {
     /// The axes, outermost first.
     pub axes: Vec<SweepAxis>,
-    /// For each cell, row-major, the value of each prompt (or one value, for a metric of that kind).
+    /// For each cell, row-major, the value of each prompt (or one value, for a metric of that kind);
+    /// nothing for a cell that does not exist.
     pub cells: Vec<Vec<f64>>,
     /// The metric of the base run, of each prompt.
     pub base: Vec<f64>,
 }
 
 impl SweepResult {
-    /// The mean over prompts of each cell, row-major.
+    /// The mean over prompts of each cell, row-major; zero for a cell that does not exist.
     #[must_use]
     pub fn values(&self) -> Vec<f64> {
         self.cells.iter().map(|cell| mean(cell)).collect()
@@ -153,18 +154,21 @@ impl SweepResult {
     }
 
     /// Each value as a share of the way from the base run to `target`: 0 where the intervention
-    /// changes nothing, 1 where it gives all of the target.
+    /// changes nothing (or the cell does not exist), 1 where it gives all of the target.
     #[must_use]
     pub fn normalized(&self, target: f64) -> Vec<f64> {
         let base = self.base_value();
-        self.values().into_iter().map(|value| (value - base) / (target - base)).collect()
+        let share =
+            |cell: &Vec<f64>| if cell.is_empty() { 0.0 } else { (mean(cell) - base) / (target - base) };
+        self.cells.iter().map(share).collect()
     }
 
     /// The `count` cells that are farthest from the base run, with their labels.
     #[must_use]
     pub fn largest(&self, count: usize) -> Vec<(Vec<&str>, f64)> {
         let base = self.base_value();
-        let mut order: Vec<(usize, f64)> = self.values().into_iter().enumerate().collect();
+        let cells = self.cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty());
+        let mut order: Vec<(usize, f64)> = cells.map(|(at, cell)| (at, mean(cell))).collect();
         order.sort_by(|a, b| (b.1 - base).abs().total_cmp(&(a.1 - base).abs()).then(a.0.cmp(&b.0)));
         order.into_iter().take(count).map(|(at, value)| (self.labels_at(at), value)).collect()
     }

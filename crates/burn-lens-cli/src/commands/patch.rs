@@ -126,7 +126,6 @@ pub(crate) fn patch(args: &PatchArgs, progress: &Progress) -> Result<Report, Cli
     Ok(report)
 }
 
-#[expect(clippy::too_many_arguments, reason = "private, each argument is used once")]
 fn found(
     args: &PatchArgs,
     lens: &Pretrained,

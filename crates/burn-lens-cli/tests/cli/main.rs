@@ -1,6 +1,7 @@
 //! The command as a user runs it: the built binary, its output and its exit code.
 
 mod attribute;
+mod causal;
 mod circuits;
 mod clusters;
 mod convert;
