@@ -12,6 +12,9 @@ use serde::Serialize;
 use super::{Engine, EngineOptions, Metric};
 use crate::AnalysisError;
 
+/// How many draws in a row may not fit before a tokenizer is given up.
+const TRIES: usize = 200;
+
 /// The ids of a text as it stands in a sentence, without a beginning-of-sequence token; `None` where the
 /// tokenizer cannot spell it.
 pub type Spell<'a> = dyn Fn(&str) -> Option<Vec<i64>> + 'a;
@@ -103,8 +106,6 @@ pub fn task_prompts(
     let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
     let words = Words { spell };
     let mut prompts = Vec::with_capacity(options.count);
-    /// How many draws in a row may not fit before a tokenizer is given up.
-    const TRIES: usize = 200;
     let mut failed = 0;
     words.check(kind)?;
     while prompts.len() < options.count {
