@@ -31,7 +31,7 @@ impl Pair {
         let token = |text: &str| lens.tokenizer().unwrap().to_single_token(text).unwrap() as usize;
         let metric = Metric::logit_diff([token(" Mary")], [token(" John")]);
         let (clean, corrupt) = (ids(CLEAN), ids(CORRUPT));
-        Self { clean, corrupt, metric, lens }
+        Self { lens, clean, corrupt, metric }
     }
 
     fn engine(&self) -> Engine<'_, HookedTransformer> {

@@ -132,7 +132,11 @@ pub(crate) fn heads(args: &HeadsArgs, progress: &Progress) -> Result<Report, Cli
 fn scores(args: &HeadsArgs, lens: &Pretrained) -> Result<Vec<(String, HeadScores)>, CliError> {
     let special = lens.tokenizer.as_ref();
     let bos = special.and_then(burn_lens::io::Tokenizer::bos);
-    let left_out = [bos, special.and_then(|t| t.eos()), special.and_then(|t| t.unk())];
+    let left_out = [
+        bos,
+        special.and_then(burn_lens::io::Tokenizer::eos),
+        special.and_then(burn_lens::io::Tokenizer::unk),
+    ];
     let d_vocab = lens.model.dims().d_vocab as i64;
     let draw = RepeatedTokens {
         tokens: (0..d_vocab).filter(|id| !left_out.contains(&Some(*id))).collect(),
