@@ -57,9 +57,13 @@ impl SignedMap<'_> {
         let labels: Vec<String> = self.rows.iter().map(|label| visible(label)).collect();
         let widest = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
         let width = widest.max(self.axes[0].chars().count()).min(LABEL);
-        let mut text = format!("{} {}\n", right_aligned(self.axes[0], width), self.axes[1]);
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{} {}", " ".repeat(width), self.header().trim_end());
+        let mut text =
+            format!("{} {}", right_aligned(self.axes[0], width), self.axes[1]).trim_end().to_owned();
+        text.push('\n');
+        // Writing to a string does not fail. A single column needs no label.
+        if !self.axes[1].is_empty() {
+            let _ = writeln!(text, "{} {}", " ".repeat(width), self.header().trim_end());
+        }
         for (label, values) in labels.iter().zip(self.values.chunks(columns)) {
             let _ = write!(text, "{} ", right_aligned(label, width));
             for &value in values {
