@@ -93,9 +93,6 @@ const CAPITALS: [[&str; 2]; 20] = [
 ];
 const EVENTS: [&str; 6] = ["war", "siege", "conflict", "expedition", "voyage", "plague"];
 
-/// How many draws in a row may not fit before a tokenizer is given up.
-const TRIES: usize = 200;
-
 /// Draws prompts of a task.
 ///
 /// # Errors
