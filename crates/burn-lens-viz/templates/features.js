@@ -124,7 +124,7 @@
     const fact = (name, value) => { make("dt", facts, { textContent: name }); make("dd", facts, { textContent: value }); };
     fact("prompt, position", `${sequence.prompt}, ${sequence.start + at}`);
     fact("activation", number(sequence.activations[at]));
-    if (sequence.logit_effects?.length) fact("logit effect", signed(sequence.logit_effects[at]));
+    if (typeof sequence.logit_effects?.[at] === "number") fact("logit effect", signed(sequence.logit_effects[at]));
     const loss = sequence.loss_effects?.[at];
     if (loss !== undefined && loss !== null) fact("loss effect", signed(loss, 4));
     if (source !== undefined) fact("source of the activation", signed(source));

@@ -166,8 +166,24 @@ mod tests {
 
     #[test]
     fn large_norms_do_not_overflow() {
-        let x = Moments { sum: 1e150, squares: 1e300 };
-        assert!(x.correlated(x, 1e300, 1000).is_none_or(|(pearson, _)| pearson.is_finite()));
+        // Two columns that are 1e152 at one token of a thousand: the product of their spreads is 1e614.
+        let x = Moments { sum: 1e152, squares: 1e304 };
+        let (pearson, cosine) = x.correlated(x, 1e304, 1000).unwrap();
+        assert!((pearson - 1.0).abs() < 1e-12 && (cosine - 1.0).abs() < 1e-12, "{pearson} {cosine}");
+    }
+
+    #[test]
+    fn small_activations_correlate_as_large_ones() {
+        // A constant in the denominator would pull these towards 0.
+        let x: Vec<f64> = (0..100).map(|at| f64::from(at % 7)).collect();
+        let y: Vec<f64> = (0..100).map(|at| f64::from(at % 5)).collect();
+        let of = |scale: f64| {
+            let x: Vec<f64> = x.iter().map(|x| x * scale).collect();
+            let products = x.iter().zip(&y).map(|(x, y)| x * y).sum();
+            moments(&x).correlated(moments(&y), products, 100).unwrap()
+        };
+        let (plain, small) = (of(1.0), of(1e-12));
+        assert!((plain.0 - small.0).abs() < 1e-12 && (plain.1 - small.1).abs() < 1e-12);
     }
 
     #[test]

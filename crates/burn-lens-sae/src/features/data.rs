@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{FeatureError, Histogram, Quantiles};
 
@@ -205,8 +205,8 @@ pub struct SequenceData {
     /// The feature's activation at each token.
     pub activations: Vec<f32>,
     /// What the feature's direction alone does to the logit of each token, per unit of activation;
-    /// empty where there is no way to the logits.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// empty where there is no way to the logits. What is NaN is null in JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_nan")]
     pub logit_effects: Vec<f32>,
     /// At each token, `loss(with the feature) − loss(without)` of predicting it from the token
     /// before: negative where the feature helps. `None` at the first token of a prompt, and where
@@ -223,6 +223,11 @@ pub struct SequenceData {
     /// Which positions the feature read its activation from, through attention.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attribution: Option<SourceAttribution>,
+}
+
+fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f32>, D::Error> {
+    let values = Vec::<Option<f32>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|value| value.unwrap_or(f32::NAN)).collect())
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

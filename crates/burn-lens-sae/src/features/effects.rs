@@ -13,10 +13,12 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
+
 use super::{
     FeatureError, Hover, TokenValue,
     kernels::{Largest, largest_sum, range, sum_exp},
-    readout::{Readout, failed},
+    readout::{Readout, Rows, failed},
     threads,
 };
 
@@ -113,7 +115,7 @@ impl Effects<'_> {
             places.dedup();
             let mut rows = resid(&places)?;
             self.readout.center(&mut rows);
-            effects.extend(self.of_block(block, &places, &rows)?);
+            effects.extend(self.of_block(block, places.len(), rows)?);
             progress(effects.len());
         }
         Ok(effects)
@@ -148,8 +150,8 @@ impl Effects<'_> {
     fn of_block(
         &self,
         meetings: &[Meeting],
-        places: &[u64],
-        rows: &[f32],
+        n_places: usize,
+        rows: Vec<f32>,
     ) -> Result<Vec<Effect>, FeatureError> {
         let d = self.readout.d_model();
         let mut slots: Vec<u32> = meetings.iter().map(|meeting| meeting.slot).collect();
@@ -157,8 +159,7 @@ impl Effects<'_> {
         slots.dedup();
         let direction = |slot: u32| &self.directions[slot as usize * d..(slot as usize + 1) * d];
         let features: Vec<f32> = slots.iter().flat_map(|&slot| direction(slot)).copied().collect();
-        let (mut states, mut running) =
-            (Vec::with_capacity(places.len()), Vec::with_capacity(meetings.len()));
+        let (mut states, mut running) = (Vec::with_capacity(n_places), Vec::with_capacity(meetings.len()));
         for (same, r) in meetings.chunk_by(|a, b| a.place == b.place).zip(rows.chunks_exact(d)) {
             let scale = self.readout.scale(r, 0.0, r);
             let start = running.len();
@@ -184,7 +185,8 @@ impl Effects<'_> {
                 meetings: start..running.len(),
             });
         }
-        self.sweep(rows, &features, &mut states, &mut running)?;
+        let (rows, features) = (self.readout.upload(rows), self.readout.upload(features));
+        self.sweep(&rows, &features, &mut states, &mut running)?;
         Ok(states
             .iter()
             .flat_map(|place| running[place.meetings.clone()].iter().map(|state| state.effect(place)))
@@ -194,8 +196,8 @@ impl Effects<'_> {
     /// Goes through the vocabulary, tile by tile.
     fn sweep(
         &self,
-        rows: &[f32],
-        features: &[f32],
+        rows: &Rows,
+        features: &Rows,
         states: &mut [Place],
         running: &mut [Running],
     ) -> Result<(), FeatureError> {
@@ -204,7 +206,7 @@ impl Effects<'_> {
         while first < d_vocab {
             let count = self.tile_width().min(d_vocab - first);
             let product =
-                |rows: &[f32]| self.readout.project(rows, first, count).map_err(failed("the unembedding"));
+                |rows: &Rows| self.readout.project(rows, first, count).map_err(failed("the unembedding"));
             let (place_tile, feature_tile) = (product(rows)?, product(features)?);
             let tile = Tile {
                 first: first as u32,
@@ -222,7 +224,11 @@ impl Effects<'_> {
                 (states_left, running_left) = (rest, running_rest);
                 tasks.push((range.start, mine, my_running));
             }
-            threads::run(tasks, |(start, states, running)| tile.pass(start, states, running));
+            // The inner loops are compiled for each set of vector instructions; none contracts or
+            // reorders arithmetic, so that the numbers are the same.
+            threads::run(tasks, |(start, states, running)| {
+                Arch::new().dispatch(|| tile.pass(start, states, running));
+            });
             first += count;
         }
         Ok(())
@@ -231,6 +237,8 @@ impl Effects<'_> {
 
 impl Tile<'_> {
     /// One tile for some tokens, the first of which is number `start`.
+    #[expect(clippy::inline_always, reason = "compiled with the vector instructions of its caller")]
+    #[inline(always)]
     fn pass(&self, start: usize, states: &mut [Place], mut running: &mut [Running]) {
         let width = self.bias.len();
         let (mut logits, mut below, mut delta) = (vec![0.0; width], vec![0.0; width], vec![0.0; width]);
@@ -262,6 +270,8 @@ impl Tile<'_> {
     }
 
     /// `z' − z`
+    #[expect(clippy::inline_always, reason = "compiled with the vector instructions of its caller")]
+    #[inline(always)]
     fn deltas(&self, row: &[f32], logits: &[f32], state: &Running, delta: &mut [f32]) {
         let width = self.bias.len();
         let direction = &self.features[state.row * width..(state.row + 1) * width];
@@ -284,6 +294,8 @@ impl Tile<'_> {
 
 impl Running {
     /// Takes in a tile: `below` is `z − most` and `delta` is `z' − z` there.
+    #[expect(clippy::inline_always, reason = "compiled with the vector instructions of its caller")]
+    #[inline(always)]
     fn take(&mut self, first: u32, factor: f64, below: &[f32], delta: &[f32]) {
         let (low, high) = range(delta);
         let most = largest_sum(below, delta);

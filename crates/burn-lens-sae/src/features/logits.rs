@@ -20,7 +20,8 @@ pub(super) fn fill(
     let (d, d_vocab) = (readout.d_model(), readout.d_vocab());
     let at_once = (options.memory / 4 / (4 * d_vocab as u64)).clamp(1, 256) as usize;
     for (drafts, directions) in drafts.chunks_mut(at_once).zip(directions.chunks(at_once * d)) {
-        let effects = readout.project(directions, 0, d_vocab).map_err(failed("the unembedding"))?;
+        let rows = readout.upload(directions.to_vec());
+        let effects = readout.project(&rows, 0, d_vocab).map_err(failed("the unembedding"))?;
         let ranges = threads::divide(std::iter::repeat_n(1, drafts.len()), options.n_threads());
         let parts = threads::split(drafts, 1, &ranges);
         threads::run(ranges.into_iter().zip(parts).collect(), |(range, drafts)| {

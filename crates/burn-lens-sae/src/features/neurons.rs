@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use burn_lens_tensor::burn::tensor::TensorData;
+use pulp::Arch;
 
 use super::{
     Correlated, FeatureError, SparseRows,
@@ -77,11 +78,13 @@ impl NeuronSums {
         let tasks: Vec<_> = ranges.into_iter().zip(highs.into_iter().zip(lows)).collect();
         threads::run(tasks, |(range, (high, low))| {
             let sums = high.chunks_exact_mut(d_in).zip(low.chunks_exact_mut(d_in));
-            for (column, (high, low)) in columns[range].iter().zip(sums) {
-                for &(at, value) in column {
-                    add_scaled(high, low, value, row(at));
+            Arch::new().dispatch(|| {
+                for (column, (high, low)) in columns[range].iter().zip(sums) {
+                    for &(at, value) in column {
+                        add_scaled(high, low, value, row(at));
+                    }
                 }
-            }
+            });
         });
     }
 

@@ -1,12 +1,10 @@
 //! One prompt seen through its features: which of them matter at each token.
 
-use std::collections::HashMap;
-
 use burn_lens_hooks::{CacheOptions, HookPoint, Input, ReturnType, RunOptions};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FeatureData, FeatureError, Hover,
+    FeatureError, Hover,
     collect::{FeatureRun, encode, rows_of},
     effects::{Effects, Meeting},
     readout::{Readout, failed, host},
@@ -58,16 +56,17 @@ impl PromptMetric {
 }
 
 /// Every feature that is active at a token of the first prompt of `run`, in order of position and
-/// feature. `known` is feature data of a corpus, for the quantiles.
+/// feature. `quantile` gives the share of a corpus's tokens at which a feature is less active, as
+/// [`FeatureStatistics::quantile_of`](super::FeatureStatistics::quantile_of) does; `None` for a feature
+/// without data.
 ///
 /// # Errors
 ///
 /// If the model or the dictionary fails.
 pub fn prompt_features(
     run: &FeatureRun<'_>,
-    known: &[FeatureData],
+    quantile: &mut dyn FnMut(usize, f32) -> Option<f64>,
 ) -> Result<Vec<PromptFeature>, FeatureError> {
-    let known: HashMap<usize, &FeatureData> = known.iter().map(|data| (data.feature, data)).collect();
     let final_resid = run.final_resid();
     let (tokens, attention_mask) = run.tokens.input(0..1, &run.model.device());
     let options = RunOptions { return_type: ReturnType::None, attention_mask, ..RunOptions::default() };
@@ -81,12 +80,11 @@ pub fn prompt_features(
         let (features, activations) = codes.row(position);
         for (&feature, &activation) in features.iter().zip(activations) {
             let feature = feature as usize;
-            let quantile = known.get(&feature).map(|data| data.statistics.quantile_of(activation));
             found.push(PromptFeature {
                 position,
                 feature,
                 activation,
-                quantile,
+                quantile: quantile(feature, activation),
                 loss_effect: None,
                 hover: None,
             });

@@ -107,19 +107,29 @@ impl Readout {
         (sum / r.len() as f64 + self.eps).sqrt()
     }
 
-    /// The product of centered rows with `w ⊙ W_U`, for some of the vocabulary.
-    ///
-    pub(super) fn project(&self, rows: &[f32], first: usize, count: usize) -> Result<Vec<f32>, StoreError> {
+    /// Centered rows on the device, for [`Readout::project`].
+    pub(super) fn upload(&self, mut rows: Vec<f32>) -> Rows {
         let d = self.d_model();
         let n = rows.len() / d;
-        let mut padded = rows.to_vec();
-        padded.resize(n.max(FULL_ROWS) * d, 0.0);
-        let data = TensorData::new(padded, [n.max(FULL_ROWS), d]);
-        let rows = Tensor::<2>::from_data(data, (&self.unembed.device(), DType::F32));
-        let mut values = host(rows.matmul(self.unembed.clone().narrow(1, first, count)))?;
-        values.truncate(n * count);
+        let padded = n.max(FULL_ROWS);
+        rows.resize(padded * d, 0.0);
+        let data = TensorData::new(rows, [padded, d]);
+        Rows { n, values: Tensor::from_data(data, (&self.unembed.device(), DType::F32)) }
+    }
+
+    /// The product of centered rows with `w ⊙ W_U`, for some of the vocabulary.
+    pub(super) fn project(&self, rows: &Rows, first: usize, count: usize) -> Result<Vec<f32>, StoreError> {
+        let mut values = host(rows.values.clone().matmul(self.unembed.clone().narrow(1, first, count)))?;
+        values.truncate(rows.n * count);
         Ok(values)
     }
+}
+
+/// Residual vectors on the device, with rows of zeros behind where there are few.
+pub(super) struct Rows {
+    n: usize,
+    /// `[row, d_model]`
+    values: Tensor<2>,
 }
 
 /// What a direction at `hook_out` is multiplied by to be one of the residual stream.

@@ -307,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn more_than_two_to_the_24_active_tokens() {
+        // Where `torch.multinomial` gives up.
+        let n = (1 << 24) + 3;
+        let column = Column { places: (0..n).collect(), values: vec![1.0; n as usize] };
+        let options = SequenceOptions { n_intervals: 1, n_top: 1, distinct: false, ..options(AROUND) };
+        let groups = choose(&options, 0, &column, &Text(vec![vec![0; n as usize]]));
+        assert_eq!((groups[1].n_active, groups[1].places.len()), (n, 2));
+        assert_eq!(groups[0].places, [(0, 0)]);
+    }
+
+    #[test]
     fn negative_activations_have_intervals_and_a_bottom() {
         let groups =
             choose(&options(AROUND), 0, &column(&[-4.0, 0.0, 0.0, 4.0]), &Text(vec![(0..4).collect()]));

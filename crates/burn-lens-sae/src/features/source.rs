@@ -106,13 +106,8 @@ impl FeatureSource for Vectors {
     fn encode(&self, x: Tensor<3>) -> Result<SparseRows, StoreError> {
         let [batch, pos, d_in] = x.dims();
         let products = x.reshape([batch * pos, d_in]).matmul(self.vectors.clone().transpose());
-        let n = self.n_features();
         let values = products.try_into_data()?.try_into_vec_as::<f32>()?;
-        let mut rows = SparseRows::default();
-        for row in values.chunks_exact(n) {
-            rows.push_row((0..).zip(row.iter().copied()).filter(|&(_, value)| value != 0.0));
-        }
-        Ok(rows)
+        Ok(SparseRows::of_dense(&values, self.n_features()))
     }
 
     fn directions(&self, features: &[usize]) -> Result<Tensor<2>, StoreError> {

@@ -36,7 +36,8 @@ impl PairSum {
 }
 
 /// `a + b` rounded, and what rounding lost; exact for all finite numbers that do not overflow.
-#[inline]
+#[expect(clippy::inline_always, reason = "compiled with the vector instructions of its caller")]
+#[inline(always)]
 fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
     let b_part = sum - a;
@@ -81,6 +82,8 @@ impl PairSums {
 }
 
 /// `sums += a · x`, element by element. The products of two `f32` are exact in `f64`.
+#[expect(clippy::inline_always, reason = "compiled with the vector instructions of its caller")]
+#[inline(always)]
 pub(super) fn add_scaled(high: &mut [f64], low: &mut [f64], a: f32, x: &[f32]) {
     let a = f64::from(a);
     for ((high, low), &x) in high.iter_mut().zip(low).zip(x) {

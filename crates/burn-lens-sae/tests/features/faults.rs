@@ -13,7 +13,7 @@ use burn_lens_tensor::{
 };
 use burn_lens_testkit::device;
 
-use crate::common::{Random, Sae, extract, model, options, prompts};
+use crate::common::{Random, Sae, comes_back, extract, model, options, prompts};
 
 const HOOK: HookPoint = HookPoint::ResidPost(1);
 
@@ -179,7 +179,7 @@ fn faults_20_to_23_dead_constant_and_single_activations() {
         );
     }
     let text = serde_json::to_string(&data).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<FeatureData>>(&text).unwrap(), data);
+    comes_back(&data, &serde_json::from_str::<Vec<FeatureData>>(&text).unwrap());
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn fault_24_nan_in_weights_is_reported_and_stays_where_it_is() {
         (&clean[0].statistics, &clean[0].groups, &clean[0].logits)
     );
     let text = serde_json::to_string(&data).unwrap();
-    assert_eq!(serde_json::from_str::<Vec<FeatureData>>(&text).unwrap(), data);
+    comes_back(&data, &serde_json::from_str::<Vec<FeatureData>>(&text).unwrap());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod common;
 mod dictionaries;
 mod faults;
+mod faults_of_runs;
 mod formats;
 mod invariance;
 mod reference;

@@ -59,6 +59,21 @@ fn another_vocabulary_at_the_end() {
     check("tl-d-vocab-out", HookPoint::ResidPost(1), 8);
 }
 
+#[test]
+fn an_mlp_of_an_earlier_layer() {
+    check("tl-ln", HookPoint::MlpPost(0), 12);
+}
+
+#[test]
+fn heads_of_an_earlier_layer() {
+    check("tl-attn-only", HookPoint::AttnZ(0), 8);
+}
+
+#[test]
+fn the_residual_stream_before_a_layer() {
+    check("tl-rms-gqa", HookPoint::ResidPre(1), 8);
+}
+
 /// Dense activations `[token][feature]` and what they were computed from, `[token][d_in]`.
 struct Dense {
     codes: Vec<Vec<f64>>,
@@ -81,8 +96,33 @@ fn dense(model: &HookedTransformer, sae: &Sae, tokens: &TokenTable) -> Dense {
     Dense { codes, x }
 }
 
-/// Log-probabilities `[token][vocabulary]` of a run in which `a d` is taken away at every position.
-/// At the last layer no position sees another's change.
+/// Whether nothing comes between a hook and the final norm but what adds it to the residual stream.
+fn is_last(model: &HookedTransformer, hook: HookPoint) -> bool {
+    let last = model.dims().n_layers - 1;
+    let attn_only = model.config().mlp.is_none();
+    match hook {
+        HookPoint::MlpPost(layer) | HookPoint::MlpOut(layer) | HookPoint::ResidPost(layer) => layer == last,
+        HookPoint::AttnZ(layer) => layer == last && attn_only,
+        _ => false,
+    }
+}
+
+/// What a feature adds to the residual stream, `[1, d_model]`.
+fn residual_direction(model: &HookedTransformer, sae: &Sae, feature: usize) -> Tensor<2> {
+    let row = &sae.w_dec[feature * sae.d_in..(feature + 1) * sae.d_in];
+    let row: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+    let row = Tensor::<2>::from_data(TensorData::new(row, [1, sae.d_in]), (&device(), DType::F64));
+    let weight = |param| model.weight::<2>(param).unwrap();
+    match sae.hook {
+        HookPoint::MlpPost(layer) => row.matmul(weight(Param::WOut(layer))),
+        HookPoint::AttnZ(layer) => row.matmul(weight(Param::WO(layer))),
+        _ => row,
+    }
+}
+
+/// Log-probabilities `[token][vocabulary]` of a run in which `a d` is taken away at every position:
+/// where the dictionary is, if that is the last thing in the model (there no position sees another's
+/// change); else from the final residual stream, which is the direct effect.
 fn patched(
     model: &HookedTransformer,
     sae: &Sae,
@@ -94,12 +134,16 @@ fn patched(
     let hooks: Vec<Hook<'_>> = feature
         .into_iter()
         .map(|feature| {
-            Hook::edit(sae.hook, move |x: AnyTensor, _: &mut HookContext<'_>| {
-                let direction = &sae.w_dec[feature * sae.d_in..(feature + 1) * sae.d_in];
-                let taken = dense
-                    .codes
-                    .iter()
-                    .flat_map(|codes| direction.iter().map(|&d| codes[feature] * f64::from(d)));
+            let (hook, direction): (HookPoint, Vec<f64>) = if is_last(model, sae.hook) {
+                let row = &sae.w_dec[feature * sae.d_in..(feature + 1) * sae.d_in];
+                (sae.hook, row.iter().map(|&x| f64::from(x)).collect())
+            } else {
+                let end = HookPoint::ResidPost(model.dims().n_layers - 1);
+                (end, residual_direction(model, sae, feature).into_data().iter().collect())
+            };
+            Hook::edit(hook, move |x: AnyTensor, _: &mut HookContext<'_>| {
+                let taken =
+                    dense.codes.iter().flat_map(|codes| direction.iter().map(|&d| codes[feature] * d));
                 let values: Vec<f64> =
                     x.clone().into_data().unwrap().iter::<f64>().zip(taken).map(|(x, t)| x - t).collect();
                 AnyTensor::from_data(TensorData::new(values, x.shape()), &device()).unwrap()
@@ -162,18 +206,7 @@ fn statistics(data: &FeatureData, column: &[f64]) {
 
 /// `(C d ⊙ w) W_U`, in `f64`.
 fn logits(data: &FeatureData, model: &HookedTransformer, sae: &Sae) {
-    let direction: Vec<f64> = sae.w_dec[data.feature * sae.d_in..(data.feature + 1) * sae.d_in]
-        .iter()
-        .map(|&x| f64::from(x))
-        .collect();
-    let mut direction =
-        Tensor::<2>::from_data(TensorData::new(direction, [1, sae.d_in]), (&device(), DType::F64));
-    if let HookPoint::MlpPost(layer) = sae.hook {
-        direction = direction.matmul(model.weight::<2>(Param::WOut(layer)).unwrap());
-    }
-    if let HookPoint::AttnZ(layer) = sae.hook {
-        direction = direction.matmul(model.weight::<2>(Param::WO(layer)).unwrap());
-    }
+    let direction = residual_direction(model, sae, data.feature);
     let norm = model.norm_at(NormSite::Final).unwrap();
     let mut direction = norm.centered(direction);
     if let Some(w) = norm.w {

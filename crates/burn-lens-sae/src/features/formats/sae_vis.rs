@@ -268,7 +268,9 @@ fn sequence(data: &SequenceData) -> Sequence {
         loss_contribution: (0..n)
             .map(|at| data.loss_effects.get(at).copied().flatten().unwrap_or(0.0))
             .collect(),
-        token_logits: (0..n).map(|at| data.logit_effects.get(at).copied().unwrap_or(0.0)).collect(),
+        token_logits: (0..n)
+            .map(|at| data.logit_effects.get(at).copied().filter(|effect| effect.is_finite()).unwrap_or(0.0))
+            .collect(),
         top_token_ids,
         top_logits,
         bottom_token_ids,
