@@ -41,6 +41,9 @@ pub struct Shape {
 pub const GPT2_SMALL: Shape =
     Shape { name: "gpt2-small", n_layers: 12, d_model: 768, n_heads: 12, d_vocab: 50257 };
 
+/// The shape of gelu-1l, whose MLP has 2048 neurons.
+pub const GELU_1L: Shape = Shape { name: "gelu-1l", n_layers: 1, d_model: 512, n_heads: 8, d_vocab: 48_262 };
+
 /// A few milliseconds for each pass, where a hook's cost would show.
 pub const TINY: Shape = Shape { name: "tiny", n_layers: 4, d_model: 64, n_heads: 4, d_vocab: 512 };
 

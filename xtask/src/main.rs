@@ -33,6 +33,7 @@ Checks that need more than a plain machine:
 Other:
   bench [ARGS]               run the benchmarks; ARGS go to the bench programs
   demo-model [ARGS]          train the demo model; ARGS are --out DIR and --seed N
+  demo-sae [ARGS]            train its sparse autoencoder; ARGS are --out DIR, --seed N, --kind KIND …
 ";
 
 fn main() -> ExitCode {
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"bench", rest)) => tasks::bench(rest),
         Some((&"demo-model", rest)) => tasks::demo_model(rest),
+        Some((&"demo-sae", rest)) => tasks::demo_sae(rest),
         Some((command, rest)) => {
             Err(format!("cannot run `{command} {}`; `cargo xtask help` lists the commands", rest.join(" ")))
         }

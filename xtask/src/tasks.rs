@@ -20,3 +20,8 @@ pub(crate) fn bench(args: &[&str]) -> Outcome {
 pub(crate) fn demo_model(args: &[&str]) -> Outcome {
     run(cargo(["run", "--release", "-p", "burn-lens-train", "--example", "demo_model", "--"]).args(args))
 }
+
+/// Trains the sparse autoencoder of the demo model; `args` go to the example.
+pub(crate) fn demo_sae(args: &[&str]) -> Outcome {
+    run(cargo(["run", "--release", "-p", "burn-lens-train", "--example", "demo_sae", "--"]).args(args))
+}

@@ -40,6 +40,20 @@ pub(crate) enum CliError {
     /// An analysis.
     #[error(transparent)]
     Analysis(#[from] AnalysisError),
+    /// A file without a text.
+    #[error("there is no text in {}", path.display())]
+    EmptyText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Prompts of a length that the model does not take.
+    #[error("--context {context} is not from 2 to {n_ctx}, the context of the model")]
+    Context {
+        /// What was asked for.
+        context: usize,
+        /// What the model takes.
+        n_ctx: usize,
+    },
     /// A token given as text or id that is not one.
     #[error("--{flag} {text:?} is not a token of this model: {reason}")]
     NotAToken {

@@ -11,6 +11,7 @@
 //! - [`Batches`]: where batches come from; [`Objective`]: what one costs. [`Batch`] is of tokens,
 //!   [`VectorBatch`] for models without a vocabulary
 //! - [`in_context`]: tasks to be learnt from examples in the context, and their baselines
+//! - [`sae`]: sparse autoencoders, standard and topk
 //! - [`language`]: the synthetic language of the bundled demonstration model
 //!
 //! Results depend on the seed alone: the same seed gives the same bits on the same machine
@@ -25,7 +26,9 @@ mod data;
 mod error;
 pub mod in_context;
 pub mod language;
+mod leaf;
 mod metrics;
+pub mod sae;
 mod trainable;
 mod trainer;
 mod vectors;

@@ -1,13 +1,16 @@
 //! A model's weights as leaves of an autodiff graph, their gradients, and the optimizer's state.
 
 use burn::{
-    optim::{AdamW, AdamWState, AdaptiveMomentumState, Optimizer as _},
+    optim::{AdamW, AdamWState, AdaptiveMomentumState},
     tensor::{Device, Gradients, Tensor, TensorData},
 };
 use burn_lens_models::{HookedTransformer, ModelConfig, Param as Name, Parameters};
 use burn_lens_tensor::{AnyTensor, TypedTensor};
 
-use crate::{Objective, Snapshot, TrainError};
+use crate::{
+    Objective, Snapshot, TrainError,
+    leaf::{Leaf, tracked},
+};
 
 /// A model's weights, in the order of `ModelConfig::params`, and what the optimizer knows of
 /// each.
@@ -25,9 +28,7 @@ pub struct Trainable {
 #[derive(Clone)]
 struct Weight<const D: usize> {
     name: Name,
-    /// A tracked leaf.
-    value: Tensor<D>,
-    state: Option<AdamWState<D>>,
+    leaf: Leaf<D>,
 }
 
 /// The gradients of one batch.
@@ -57,9 +58,9 @@ impl Trainable {
         let (mut vectors, mut matrices) = (Vec::new(), Vec::new());
         for name in names {
             if name.shape(&config.dims()).len() == 1 {
-                vectors.push(Weight { name, value: leaf(params.get(name)?), state: None });
+                vectors.push(Weight { name, leaf: Leaf::new(params.get(name)?) });
             } else {
-                matrices.push(Weight { name, value: leaf(params.get(name)?), state: None });
+                matrices.push(Weight { name, leaf: Leaf::new(params.get(name)?) });
             }
         }
         Ok(Self { vectors, matrices })
@@ -73,9 +74,10 @@ impl Trainable {
 
     /// The same tensors, still tracked.
     fn tracked(&self) -> Parameters {
-        let vectors = self.vectors.iter().map(|weight| (weight.name, AnyTensor::from(weight.value.clone())));
+        let vectors =
+            self.vectors.iter().map(|weight| (weight.name, AnyTensor::from(weight.leaf.value.clone())));
         let matrices =
-            self.matrices.iter().map(|weight| (weight.name, AnyTensor::from(weight.value.clone())));
+            self.matrices.iter().map(|weight| (weight.name, AnyTensor::from(weight.leaf.value.clone())));
         vectors.chain(matrices).collect()
     }
 
@@ -139,11 +141,7 @@ impl Trainable {
 
 impl<const D: usize> Weight<D> {
     fn step(&mut self, optimizer: &AdamW, rate: f64, grads: &BatchGradients) {
-        let Some(grad) = self.value.grad(&grads.grads) else { return };
-        let grad = if grads.scale < 1.0 { grad * grads.scale } else { grad };
-        let value = self.value.clone().without_autodiff();
-        let (value, state) = optimizer.step(rate, value, grad, self.state.take());
-        (self.value, self.state) = (leaf(value), state);
+        self.leaf.step(optimizer, rate, (&grads.grads, grads.scale));
     }
 }
 
@@ -158,8 +156,8 @@ where
             tensors.push((format!("{part}/{}", self.name), data));
             Ok::<(), TrainError>(())
         };
-        push(WEIGHT, &self.value)?;
-        let Some(AdamWState { momentum }) = &self.state else { return Ok(()) };
+        push(WEIGHT, &self.leaf.value)?;
+        let Some(AdamWState { momentum }) = &self.leaf.state else { return Ok(()) };
         push(MOMENT_1, &momentum.moment_1)?;
         push(MOMENT_2, &momentum.moment_2)?;
         tensors.push((format!("{TIME}/{}", self.name), TensorData::new(vec![momentum.time as i64], [1])));
@@ -174,7 +172,7 @@ where
             let any = AnyTensor::from_data(data, device).map_err(|error| bad(error.to_string()))?;
             Tensor::<D>::from_any(any).map_err(|error| bad(error.to_string()))
         };
-        let value = leaf(tensor(WEIGHT)?);
+        let value = tracked(tensor(WEIGHT)?);
         let state = match find(TIME).and_then(|time| time.iter::<i64>().next()) {
             None => None,
             Some(time) => {
@@ -184,7 +182,7 @@ where
                 Some(AdamWState { momentum })
             }
         };
-        Ok(Self { name, value, state })
+        Ok(Self { name, leaf: Leaf { value, state } })
     }
 }
 
@@ -193,20 +191,15 @@ const MOMENT_1: &str = "moment_1";
 const MOMENT_2: &str = "moment_2";
 const TIME: &str = "time";
 
-/// A tensor that gradients are wanted of.
-fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    tensor.without_autodiff().autodiff().require_grad()
-}
-
 /// The sum of squares `[1]` of each gradient.
 fn squares<'a, const D: usize>(
     weights: &'a [Weight<D>],
     grads: &'a Gradients,
 ) -> impl Iterator<Item = Tensor<1>> + 'a {
-    weights.iter().filter_map(|weight| weight.value.grad(grads)).map(|grad| grad.square().sum())
+    weights.iter().filter_map(|weight| weight.leaf.squares(grads))
 }
 
-fn read(scalar: Tensor<1>) -> Result<f64, TrainError> {
+pub(crate) fn read(scalar: Tensor<1>) -> Result<f64, TrainError> {
     scalar.try_into_scalar::<f64>().map_err(|error| TrainError::Device(error.to_string()))
 }
 

@@ -197,6 +197,13 @@
       make("p", right, {}, [box, make("label", null, { htmlFor: "sources", textContent: " color by where the marked activation was read from" })]);
       box.addEventListener("change", () => { sources = box.checked; cells.forEach((cell) => cell.paint()); });
     }
+    if (feature.groups.length) {
+      const key = make("p", right, { className: "key soft" });
+      const part = (className, text) => key.append(make("span", null, { className: `sample ${className}`, textContent: "token" }), ` ${text}  `);
+      part("act", "active");
+      if (stats.min < 0) part("act-negative", "negative");
+      if (feature.logits) { part("help", "predicted better with the feature"); part("harm", "worse"); }
+    }
     const groups = make("div", right, { className: "group-columns" });
     feature.groups.forEach((group) => {
       if (group.sequences.length === 0) return;
@@ -219,8 +226,9 @@
             cell.style.borderBottomColor = `color-mix(in srgb, var(${color}) ${100 * Math.min(1, Math.abs(loss) / worst)}%, transparent)`;
           }
           const paint = () => {
-            const strength = sources ? (source ?? 0) / strongest : Math.abs(sequence.activations[at]) / largest;
-            cell.style.background = strength > 0 ? `rgba(var(${sources ? "--dfa" : "--act"}), ${Math.min(1, strength)})` : "";
+            const strength = sources ? (source ?? 0) / strongest : sequence.activations[at] / largest;
+            const color = sources ? "--dfa" : strength < 0 ? "--act-negative" : "--act";
+            cell.style.background = strength !== 0 && !(sources && strength < 0) ? `rgba(var(${color}), ${Math.min(1, Math.abs(strength))})` : "";
           };
           paint();
           const show = () => {

@@ -9,6 +9,8 @@ mod demo;
 mod describe;
 mod edits;
 mod errors;
+mod features;
+mod features_page;
 mod generate;
 mod run;
 mod support;

@@ -150,6 +150,8 @@ fn array(view: &TensorView<'_>) -> Array {
         Dtype::F32 => data.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
         Dtype::BF16 => data.chunks(2).map(|b| f64::from(f32::from_le_bytes([0, 0, b[0], b[1]]))).collect(),
         Dtype::I32 => data.chunks(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().unwrap()))).collect(),
+        Dtype::I64 => data.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+        Dtype::U16 => data.chunks(2).map(|b| f64::from(u16::from_le_bytes(b.try_into().unwrap()))).collect(),
         other => panic!("{other:?} is not read here"),
     };
     Array { dtype: view.dtype(), shape: view.shape().to_vec(), values }

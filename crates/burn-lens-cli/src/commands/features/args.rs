@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 
-use burn_lens::{
-    hooks::HookPoint,
-    sae::features::{FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window},
-};
+use burn_lens::sae::features::{FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::args::ModelArgs;
@@ -24,6 +21,8 @@ pub(crate) enum FeaturesCommand {
     Merge(MergeArgs),
     /// Print one feature, or write its page
     Show(ShowArgs),
+    /// Rank the features at each token of a prompt
+    Prompt(PromptArgs),
 }
 
 #[derive(Debug, Args)]
@@ -42,9 +41,9 @@ pub(crate) struct RunArgs {
     /// Plain vectors in its place: a tensor `vectors` [vector, d] of a file
     #[arg(long, value_name = "FILE.safetensors", requires = "hook")]
     pub(crate) vectors: Option<PathBuf>,
-    /// What the vectors read and write, such as blocks.1.hook_resid_post
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hook: Option<HookPoint>,
+    /// What the vectors read and write, such as blocks.1.hook_resid_post or resid_post1
+    #[arg(long, value_name = "NAME", requires = "vectors")]
+    pub(crate) hook: Option<String>,
     /// A second dictionary, whose features the first ones are correlated with
     #[arg(long, value_name = "SAE")]
     pub(crate) sae_b: Option<String>,
@@ -161,6 +160,31 @@ pub(crate) struct ShowArgs {
     /// Write the feature's page to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// The OUT folder of a run
+    #[arg(value_name = "DIR")]
+    pub(crate) path: PathBuf,
+    /// The text
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) prompt: String,
+    /// By what features are ranked: activation, how rare so large a one is, or how much it helps to
+    /// predict the next token
+    #[arg(long, default_value = "activation", value_name = "BY")]
+    pub(crate) by: Metric,
+    /// Features at each token
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) top: usize,
+}
+
+/// By what features are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Metric {
+    Activation,
+    Quantile,
+    Loss,
 }
 
 /// `all`, `0..64` or `3,17,250`.

@@ -20,7 +20,7 @@ use burn_lens::{
 use burn_lens_viz::{FeatureRow, feature_index, feature_script};
 use serde_json::json;
 
-use super::args::OutArgs;
+use super::{Paced, args::OutArgs};
 use crate::{
     error::CliError,
     progress::Progress,
@@ -47,7 +47,7 @@ pub(super) fn features(
     }
     let mut written = Written { args, lens, rows: Vec::new(), kept: Vec::new() };
     let mut failure = None;
-    let steps = progress.counter("steps", 3 * n_features(run));
+    let mut steps = Paced::new(progress, "steps", 3 * n_features(run));
     let mut sink = |data: FeatureData| {
         if failure.is_none() {
             failure = written.feature(data).err();

@@ -10,7 +10,7 @@ use burn_lens::{
 };
 use serde_json::json;
 
-use super::{args::RunArgs, output, setup::Setup, source};
+use super::{Paced, args::RunArgs, output, setup::Setup, source};
 use crate::{
     error::CliError,
     load::load,
@@ -25,7 +25,7 @@ pub(super) const ACTIVATIONS: &str = "activations";
 /// Runs over the tokens and, unless this is one of several shards, makes the features.
 pub(super) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliError> {
     let lens = load(&args.name, &args.model, progress)?;
-    let tokens = tokens(args, &lens)?;
+    let tokens = tokens(args, &lens, progress)?;
     let options = args.what.options(special(&lens));
     let setup = Setup::of(args, &options);
     let source = source::open(&setup, &lens)?;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
     if prompts.is_empty() {
         return Err(CliError::EmptyShard { n_prompts: tokens.n_prompts() });
     }
-    let step = progress.counter("prompts", prompts.len());
+    let mut step = Paced::new(progress, "prompts", prompts.len());
     collect(&run, prompts.clone(), &mut store, &mut |done: Done| step.at(done.done))?;
     drop(step);
     if args.shard.is_some_and(|shard| shard.count > 1) {
@@ -101,7 +101,7 @@ fn duration(seconds: f64) -> String {
 const LONGEST: usize = 128;
 
 /// The tokens of a file, or a text cut into prompts.
-fn tokens(args: &RunArgs, lens: &Pretrained) -> Result<TokenTable, CliError> {
+fn tokens(args: &RunArgs, lens: &Pretrained, progress: &Progress) -> Result<TokenTable, CliError> {
     if let Some(path) = &args.tokens {
         let batch = prompts::from_file(path)?;
         return Ok(TokenTable::new(&batch.ids, Some(&batch.attention_mask))?);
@@ -109,13 +109,27 @@ fn tokens(args: &RunArgs, lens: &Pretrained) -> Result<TokenTable, CliError> {
     let Some(path) = &args.text else { unreachable!("clap wants one of them") };
     let tokenizer = lens.tokenizer()?;
     let options = TokenOptions { prepend_bos: Some(false), ..TokenOptions::default() };
-    let ids = tokenizer.to_tokens(&[read_text(path)?], options)?.ids.concat();
+    let text = read_text(path)?;
+    if text.trim().is_empty() {
+        return Err(CliError::EmptyText { path: path.clone() });
+    }
+    let ids = tokenizer.to_tokens(&[text], options)?.ids.concat();
     let n_ctx = lens.model.dims().n_ctx;
-    let context = args.context.unwrap_or(LONGEST.min(n_ctx)).clamp(2, n_ctx);
+    let context = args.context.unwrap_or(LONGEST.min(n_ctx));
+    if !(2..=n_ctx).contains(&context) {
+        return Err(CliError::Context { context, n_ctx });
+    }
     let bos = tokenizer.bos().filter(|_| tokenizer.default_prepend_bos());
     let piece = (context - usize::from(bos.is_some())).min(ids.len());
-    let prompts: Vec<Vec<i64>> =
-        ids.chunks_exact(piece).map(|piece| bos.iter().chain(piece).copied().collect()).collect();
+    let pieces = ids.chunks_exact(piece);
+    let rest = pieces.remainder().len();
+    if rest > 0 {
+        progress.note(&format!(
+            "the last {rest} tokens of {} do not fill a prompt and are left out",
+            path.display()
+        ));
+    }
+    let prompts: Vec<Vec<i64>> = pieces.map(|piece| bos.iter().chain(piece).copied().collect()).collect();
     Ok(TokenTable::new(&prompts, None)?)
 }
 

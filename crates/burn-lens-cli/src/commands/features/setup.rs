@@ -40,7 +40,7 @@ impl Setup {
             model: args.name.clone(),
             sae: args.sae.clone(),
             vectors: args.vectors.clone(),
-            hook: args.hook.map(|hook| hook.to_string()),
+            hook: args.hook.clone(),
             sae_b: args.sae_b.clone(),
             options: options.clone(),
             device: model.device.to_string(),

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn_lens::{
     Pretrained,
     burn::tensor::{DType, Tensor},
-    hooks::{HookPoint, HookedModel as _, RunError},
+    hooks::{HookPoint, HookedModel as _, RunError, parse_act_name},
     io::read_safetensors,
     sae::features::{FeatureSource, Vectors},
 };
@@ -20,7 +20,8 @@ pub(super) type Source = Box<dyn FeatureSource>;
 pub(super) fn open(setup: &Setup, lens: &Pretrained) -> Result<Source, CliError> {
     match (&setup.vectors, &setup.hook) {
         (Some(path), Some(hook)) => {
-            let hook: HookPoint = hook.parse().map_err(RunError::from)?;
+            let n_layers = lens.model.dims().n_layers;
+            let hook = parse_act_name(hook, None, None, n_layers).map_err(RunError::from)?;
             Ok(Box::new(vectors(path, hook, lens)?))
         }
         _ => sae(setup.sae.as_deref().unwrap_or_default(), lens),
