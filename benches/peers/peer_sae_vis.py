@@ -51,7 +51,8 @@ def dictionary(model, d_sae, tokens, seed, density):
     _, cache = model.run_with_cache(tokens[:16], names_filter=HOOK, return_type=None)
     pre = (cache[HOOK].flatten(0, 1) - b_dec) @ w_enc
     kept = max(1, int(density * len(pre)))
-    b_enc = -pre.topk(kept, dim=0).values[-1]
+    # Between two values, so that rounding decides nothing.
+    b_enc = -pre.topk(kept + 1, dim=0).values[-2:].mean(0)
     return dict(W_enc=w_enc.contiguous(), W_dec=w_dec.contiguous(), b_enc=b_enc.contiguous(), b_dec=b_dec)
 
 

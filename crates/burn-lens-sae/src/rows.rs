@@ -11,12 +11,7 @@ use crate::{SaeError, features::SparseRows};
 /// - `acts`: `[batch, pos, d_sae]`; returns `batch · pos` rows
 pub(crate) fn of_dense(acts: Tensor<3>) -> Result<SparseRows, SaeError> {
     let width = acts.dims()[2];
-    let values = acts.try_into_vec_as::<f32>()?;
-    let mut rows = SparseRows::default();
-    for row in values.chunks_exact(width.max(1)) {
-        rows.push_row((0..).zip(row.iter().copied()).filter(|&(_, value)| value != 0.0));
-    }
-    Ok(rows)
+    Ok(SparseRows::of_dense(&acts.try_into_vec_as::<f32>()?, width))
 }
 
 /// Rows of a few values each, in any order; zeros are left out.

@@ -12,10 +12,11 @@ use burn_lens_sae::{
 };
 use burn_lens_tensor::{WeightError, burn::tensor::DType};
 
-use crate::Error;
+use crate::{DEMO, Error, demo};
 
 /// Loads a dictionary: a folder, or a weights file beside its configuration, in any of
-/// [`SAE_FORMATS`](burn_lens_sae::SAE_FORMATS).
+/// [`SAE_FORMATS`](burn_lens_sae::SAE_FORMATS), or [`DEMO`](crate::DEMO), the one bundled with the
+/// bundled model. (A folder that is called `demo` is reached as `./demo`.)
 ///
 /// # Errors
 ///
@@ -31,6 +32,9 @@ use crate::Error;
 /// ```
 pub fn load_sae(path: impl AsRef<Path>, options: &SaeOptions) -> Result<Box<dyn SparseAutoencoder>, Error> {
     let path = path.as_ref();
+    if path == Path::new(DEMO) {
+        return demo::load_sae(options);
+    }
     let files = DictionaryFiles::find(path)?;
     let mut weights = Checkpoint::open_file(&files.weights)?;
     let mut config = match &files.config {

@@ -108,7 +108,7 @@ fn a_run_that_was_killed_goes_on() {
         .spawn()
         .unwrap();
     let (manifest, begun) = (folder.path().join("killed/activations/manifest.json"), Instant::now());
-    while !manifest.exists() && begun.elapsed() < Duration::from_secs(60) {
+    while !manifest.exists() && begun.elapsed() < Duration::from_mins(1) {
         std::thread::sleep(Duration::from_millis(1));
     }
     child.kill().unwrap();
@@ -119,6 +119,28 @@ fn a_run_that_was_killed_goes_on() {
     // What is there belongs to these arguments alone.
     let error = fails(1, folder.path(), &arguments(&["--out", "killed", "--top", "3"]));
     assert!(error.contains("the options") && error.contains("do not belong together"), "{error}");
+}
+
+#[test]
+fn the_bundled_dictionary_has_features_of_the_bundled_model() {
+    let folder = prepared();
+    let run =
+        ["features", "run", "--model", "demo", "--sae", "demo", "--sae-b", "demo", "--text", "text.txt"];
+    let report = json_in(folder.path(), &[&run[..], &["--out", "out", "--html"]].concat());
+    let features = report["features"].as_array().unwrap();
+    assert_eq!(
+        (features.len() as u64, &report["run"]["sae"]),
+        (report["run"]["d_sae"].as_u64().unwrap(), &"demo".into())
+    );
+    let sparse: Vec<&Value> = features.iter().filter(|feature| feature["kind"] == "sparse").collect();
+    assert!(sparse.len() > 10, "{report}");
+    let most =
+        sparse.iter().max_by_key(|feature| feature["n_active"].as_u64()).unwrap()["feature"].to_string();
+    let shown = json_in(folder.path(), &["features", "show", "out", "--feature", &most]);
+    // The second dictionary is the same: a feature goes with itself most.
+    let itself = &shown["feature"]["correlated_b_features"][0];
+    assert_eq!(itself["index"].to_string(), most);
+    assert!((itself["pearson"].as_f64().unwrap() - 1.0).abs() < 1e-9, "{itself}");
 }
 
 #[test]
@@ -225,9 +247,10 @@ fn what_makes_no_sense_is_explained() {
         (
             1,
             [&run[..], &["--vectors", "vectors.safetensors", "--hook", "resid_post3"], &text].concat(),
-            "3 layers",
+            "blocks.2.hook_resid_post",
         ),
         (1, [&run[..], &vectors, &text, &["--context", "129"]].concat(), "not from 2 to 128"),
+        (1, [&run[..], &["--sae", "nowhere"], &text].concat(), "nowhere"),
         (1, vec!["features", "merge", "nowhere", "--out", "out"], "nowhere"),
         (1, vec!["features", "show", "nowhere", "--feature", "1"], "nowhere"),
         (1, vec!["features", "show", "pickle.json"], "pickle.json"),

@@ -19,6 +19,7 @@ use super::{
     parts::{MANIFEST, codes_name, in_store, resid_name},
     readout::{FULL_ROWS, Readout, failed, host},
     segment::{Role, Segment},
+    tokens::hash,
 };
 
 /// What features are extracted from.
@@ -47,6 +48,7 @@ impl FeatureRun<'_> {
         RunKey {
             model: self.model_name.to_owned(),
             sae: self.source.name().to_owned(),
+            weights: fingerprint([Some(self.source), self.source_b].into_iter().flatten()),
             sae_b: self.source_b.map(|source| source.name().to_owned()),
             hook_in: self.source.hook_in().to_string(),
             hook_out: self.source.hook_out().to_string(),
@@ -66,6 +68,18 @@ impl FeatureRun<'_> {
         let last = HookPoint::ResidPost(self.model.dims().n_layers.checked_sub(1)?);
         self.model.firing().always.contains(&last).then_some(last)
     }
+}
+
+/// A number that changes with what some features of dictionaries read and write.
+fn fingerprint<'a>(sources: impl Iterator<Item = &'a dyn FeatureSource>) -> u64 {
+    let words = sources.filter(|source| source.n_features() > 0).flat_map(|source| {
+        let last = source.n_features() - 1;
+        let features = [0, last / 2, last];
+        // What fails here fails again where it is needed, and is reported there.
+        let found = [source.directions(&features).ok(), source.readers(&features).ok().flatten()];
+        found.into_iter().flatten().filter_map(|rows| host(rows).ok()).flatten()
+    });
+    hash(words.map(|word| u64::from(word.to_bits())))
 }
 
 /// The prompts of shard `index` (from 1) of `count`.

@@ -40,6 +40,8 @@ pub struct RunKey {
     pub model: String,
     /// How the dictionary was called.
     pub sae: String,
+    /// A number that changes with the dictionaries' weights: names can be those of others.
+    pub weights: u64,
     /// How the second dictionary was called.
     pub sae_b: Option<String>,
     /// What the dictionary reads.
@@ -79,6 +81,7 @@ impl RunKey {
             ("the model", text(&self.model), text(&other.model)),
             ("the dictionary", text(&self.sae), text(&other.sae)),
             ("the second dictionary", text(&self.sae_b), text(&other.sae_b)),
+            ("the fingerprint of the dictionary's weights", text(&self.weights), text(&other.weights)),
             ("the hook read", text(&self.hook_in), text(&other.hook_in)),
             ("the hook written", text(&self.hook_out), text(&other.hook_out)),
             ("the number of features", text(&self.n_features), text(&other.n_features)),

@@ -108,20 +108,20 @@ impl TokenTable {
         (matrix(self.tokens(prompts).iter().map(|&id| i64::from(id)).collect()), mask.map(matrix))
     }
 
-    /// A number that changes with any token (FNV-1a), to tell token sets apart.
+    /// A number that changes with any token, to tell token sets apart.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let words = [self.n_positions as u64].into_iter();
         let words = words.chain(self.tokens.iter().map(|&token| u64::from(token)));
-        words.chain(self.real.iter().map(|&real| u64::from(real))).fold(
-            0xcbf2_9ce4_8422_2325,
-            |hash, word| {
-                word.to_le_bytes()
-                    .iter()
-                    .fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-            },
-        )
+        hash(words.chain(self.real.iter().map(|&real| u64::from(real))))
     }
+}
+
+/// FNV-1a of words, byte by byte.
+pub(super) fn hash(words: impl Iterator<Item = u64>) -> u64 {
+    words
+        .flat_map(u64::to_le_bytes)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

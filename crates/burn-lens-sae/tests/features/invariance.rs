@@ -188,6 +188,10 @@ fn a_store_holds_one_run() {
     collect(&run, 0..4, &mut store, &mut |_| ()).unwrap();
     let error = collect(&run, 0..3, &mut store, &mut |_| ()).unwrap_err().to_string();
     assert!(error.contains("range of prompts"), "{error}");
+    let mut other = sae.clone();
+    other.w_dec[0] += 1.0;
+    let error = collect(&FeatureRun { source: &other, ..run }, 0..4, &mut store, &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("the dictionary's weights"), "{error}");
     let error =
         collect(&FeatureRun { model_name: "other", ..run }, 0..4, &mut store, &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("the model"), "{error}");

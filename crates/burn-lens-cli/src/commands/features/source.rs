@@ -3,11 +3,15 @@
 use std::path::Path;
 
 use burn_lens::{
-    Pretrained,
+    Error as LensError, Pretrained,
     burn::tensor::{DType, Tensor},
     hooks::{HookPoint, HookedModel as _, RunError, parse_act_name},
     io::read_safetensors,
-    sae::features::{FeatureSource, Vectors},
+    load_sae,
+    sae::{
+        SaeOptions,
+        features::{FeatureSource, SaeFeatures, Vectors},
+    },
 };
 
 use super::setup::Setup;
@@ -49,7 +53,13 @@ fn vectors(path: &Path, hook: HookPoint, lens: &Pretrained) -> Result<Vectors, C
     Ok(Vectors { name, labels: Vec::new(), vectors, hook })
 }
 
+/// A folder, a file, or the bundled dictionary.
 fn sae(name: &str, lens: &Pretrained) -> Result<Source, CliError> {
-    let _ = lens;
-    Err(CliError::Setup(format!("{name}: no loader yet").into()))
+    let mut sae = load_sae(name, &SaeOptions::on(&lens.model.device()))?;
+    let called = &mut sae.base_mut().config.name;
+    // A dictionary that says no name is called after its path; its last part is enough.
+    if let Some(last) = Path::new(&*called).file_name() {
+        *called = last.to_string_lossy().into_owned();
+    }
+    Ok(Box::new(SaeFeatures::new(sae).map_err(LensError::from)?))
 }
