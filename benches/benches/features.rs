@@ -88,16 +88,43 @@ fn peak_mib() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
+/// How long something took: by the clock, and of all cores where the system says so, which other
+/// programs on the machine change less.
+struct Watch {
+    begun: Instant,
+    cores: f64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { begun: Instant::now(), cores: Self::of_cores().unwrap_or(0.0) }
+    }
+
+    fn of_cores() -> Option<f64> {
+        /// A tick of the system's clock.
+        const TICK: f64 = 0.01;
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+        Some(ticks * TICK)
+    }
+
+    fn read(&self) -> String {
+        let cores = Self::of_cores().map_or(0.0, |cores| cores - self.cores);
+        format!("{:.2} s ({cores:.2} s of all cores)", self.begun.elapsed().as_secs_f64())
+    }
+}
+
 /// Runs once and says how long each stage took.
 fn stages(run: &FeatureRun<'_>) {
     let forecast = Forecast::of(run);
     let rate = operations_per_second(&run.model.device()).expect("a rate");
     println!("{:.0} GFLOP/s; forecast: {:.1} s of products", rate / 1e9, forecast.seconds(rate));
-    let begun = Instant::now();
+    let begun = Watch::start();
     let mut store = MemoryStore::default();
     collect(run, 0..run.tokens.n_prompts(), &mut store, &mut |_| ()).expect("a run");
-    println!("  run: {:.2} s", begun.elapsed().as_secs_f64());
-    let (mut last, mut n, mut active) = (Instant::now(), 0, 0);
+    println!("  run: {}", begun.read());
+    let (mut last, mut n, mut active) = (Watch::start(), 0, 0);
     let mut stage = Stage::Select;
     let mut sink = |data: burn_lens::sae::features::FeatureData| {
         (n, active) = (n + 1, active + data.statistics.n_active);
@@ -105,22 +132,16 @@ fn stages(run: &FeatureRun<'_>) {
     };
     let mut progress = |done: burn_lens::sae::features::Progress| {
         if done.stage != stage || done.done == done.total {
-            println!(
-                "  {:?}, {} of {}: {:.2} s",
-                done.stage,
-                done.done,
-                done.total,
-                last.elapsed().as_secs_f64()
-            );
-            (stage, last) = (done.stage, Instant::now());
+            println!("  {:?}, {} of {}: {}", done.stage, done.done, done.total, last.read());
+            (stage, last) = (done.stage, Watch::start());
         }
     };
     build(run, &[&store], &mut sink, &mut progress).expect("features");
     let n_tokens = run.tokens.n_prompts() * N_POSITIONS;
     println!(
-        "{n} features, {n_tokens} tokens, {:.1} of them active at a token: {:.2} s; {} MiB at most",
+        "{n} features, {n_tokens} tokens, {:.1} of them active at a token: {}; {} MiB at most",
         active as f64 / n_tokens as f64,
-        begun.elapsed().as_secs_f64(),
+        begun.read(),
         peak_mib().unwrap_or(0),
     );
 }

@@ -342,6 +342,8 @@
   const link = (feature) => known.has(feature) ? make("a", null, { href: `#${feature}`, textContent: feature }) : `${feature}`;
   const open = async (feature) => {
     current = feature;
+    const at = shown.findIndex((row) => row.feature === feature);
+    if (at >= limit) { limit = at + 300; drawList(); }
     list.querySelectorAll("a").forEach((anchor) => anchor.setAttribute("aria-current", anchor.hash === `#${feature}`));
     list.querySelector('a[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
     document.title = `Feature ${feature} · ${data.run.sae}`;

@@ -41,8 +41,9 @@ pub(crate) struct RunArgs {
     /// Plain vectors in its place: a tensor `vectors` [vector, d] of a file
     #[arg(long, value_name = "FILE.safetensors", requires = "hook")]
     pub(crate) vectors: Option<PathBuf>,
-    /// What the vectors read and write, such as blocks.1.hook_resid_post or resid_post1
-    #[arg(long, value_name = "NAME", requires = "vectors")]
+    /// What the vectors read and write, such as blocks.1.hook_resid_post or resid_post1; or the
+    /// dictionary, in place of what its files say
+    #[arg(long, value_name = "NAME")]
     pub(crate) hook: Option<String>,
     /// A second dictionary, whose features the first ones are correlated with
     #[arg(long, value_name = "SAE")]

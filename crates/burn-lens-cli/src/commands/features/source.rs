@@ -22,19 +22,18 @@ pub(super) type Source = Box<dyn FeatureSource>;
 
 /// What the features are of.
 pub(super) fn open(setup: &Setup, lens: &Pretrained) -> Result<Source, CliError> {
-    match (&setup.vectors, &setup.hook) {
-        (Some(path), Some(hook)) => {
-            let n_layers = lens.model.dims().n_layers;
-            let hook = parse_act_name(hook, None, None, n_layers).map_err(RunError::from)?;
-            Ok(Box::new(vectors(path, hook, lens)?))
-        }
-        _ => sae(setup.sae.as_deref().unwrap_or_default(), lens),
+    let n_layers = lens.model.dims().n_layers;
+    let hook = setup.hook.as_ref().map(|hook| parse_act_name(hook, None, None, n_layers));
+    let hook: Option<HookPoint> = hook.transpose().map_err(RunError::from)?;
+    match (&setup.vectors, hook) {
+        (Some(path), Some(hook)) => Ok(Box::new(vectors(path, hook, lens)?)),
+        _ => sae(setup.sae.as_deref().unwrap_or_default(), hook, lens),
     }
 }
 
 /// What they are correlated with, if anything.
 pub(super) fn open_b(setup: &Setup, lens: &Pretrained) -> Result<Option<Source>, CliError> {
-    setup.sae_b.as_deref().map(|name| sae(name, lens)).transpose()
+    setup.sae_b.as_deref().map(|name| sae(name, None, lens)).transpose()
 }
 
 /// The tensor `vectors` of a file.
@@ -54,8 +53,10 @@ fn vectors(path: &Path, hook: HookPoint, lens: &Pretrained) -> Result<Vectors, C
 }
 
 /// A folder, a file, or the bundled dictionary.
-fn sae(name: &str, lens: &Pretrained) -> Result<Source, CliError> {
-    let mut sae = load_sae(name, &SaeOptions::on(&lens.model.device()))?;
+fn sae(name: &str, hook: Option<HookPoint>, lens: &Pretrained) -> Result<Source, CliError> {
+    let hook_name = hook.map(|hook| hook.to_string());
+    let options = SaeOptions { hook_name, ..SaeOptions::on(&lens.model.device()) };
+    let mut sae = load_sae(name, &options)?;
     let called = &mut sae.base_mut().config.name;
     // A dictionary that says no name is called after its path; its last part is enough.
     if let Some(last) = Path::new(&*called).file_name() {
