@@ -4,7 +4,7 @@
 //! The peer's side is `benches/peers/peer_sae_vis.py`. `docs/feature-data.md` says what each stage
 //! costs and how near that is to the bound.
 //!
-//! `BURN_LENS_PROMPTS` (64) says how many prompts are run.
+//! `BURN_LENS_PROMPTS` (64) says how many prompts are run, `BURN_LENS_FEATURES` (all) how many features at most.
 
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,7 @@ fn dictionary(model: &HookedTransformer, tokens: &TokenTable) -> SaeFeatures {
     let config = format!(
         r#"{{"architecture": "standard", "d_in": {D_MLP}, "d_sae": {D_SAE}, "metadata": {{"hook_name": "{HOOK}"}}}}"#
     );
-    let mut weights = MemoryWeights::new(tensors.into_iter().collect());
+    let mut weights = MemoryWeights::new(tensors);
     let options = SaeOptions::on(&device);
     SaeFeatures::new(read_sae_lens(&config, "bench", &mut weights, &options).expect("a dictionary"))
         .expect("it names its hook")
@@ -147,7 +147,10 @@ fn stages(run: &FeatureRun<'_>) {
 }
 
 fn features(c: &mut Criterion) {
-    let n_prompts = std::env::var("BURN_LENS_PROMPTS").ok().and_then(|n| n.parse().ok()).unwrap_or(64);
+    let from_environment =
+        |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    let n_prompts = from_environment("BURN_LENS_PROMPTS", 64);
+    let most = from_environment("BURN_LENS_FEATURES", D_SAE);
     let model = GELU_1L.model(&device());
     let tokens = tokens(n_prompts);
     let source = dictionary(&model, &tokens);
@@ -155,22 +158,23 @@ fn features(c: &mut Criterion) {
         features: FeatureChoice::Some((0..n.min(source.n_features())).collect()),
         ..FeatureOptions::default()
     };
-    let run = |options| FeatureRun {
+    let default = FeatureOptions::default();
+    let base = FeatureRun {
         model: &model,
         model_name: "gelu-1l",
         source: &source,
         source_b: None,
         tokens: &tokens,
-        options,
+        options: &default,
     };
-    for n in [32, 1024, D_SAE] {
-        stages(&run(&options(n)));
+    for n in [32, 64, 1024, D_SAE].into_iter().filter(|&n| n <= most) {
+        stages(&FeatureRun { options: &options(n), ..base });
     }
     let mut group = c.benchmark_group("features gelu-1l");
     group.sample_size(10).measurement_time(Duration::from_secs(20)).warm_up_time(Duration::from_secs(1));
     for n in [32, 128] {
         let options = options(n);
-        let run = run(&options);
+        let run = FeatureRun { options: &options, ..base };
         let mut store = MemoryStore::default();
         collect(&run, 0..n_prompts, &mut store, &mut |_| ()).expect("a run");
         group.bench_function(format!("{n} features after the run"), |b| {
