@@ -4,13 +4,16 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
 
 use burn_lens::{
     Error as LensError, Pretrained,
+    burn::tensor::TensorData,
+    hooks::{CacheOptions, HookedModel as _, RunOptions},
     io::{Checkpoint, create_folder, read_settings, save_safetensors},
-    models::convert::{Converter as _, RuleTable, convert as converted},
+    models::convert::{Converter as _, NameTree, RuleTable, convert as converted},
     tensor::Weights as _,
 };
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
+use super::clusters::examples;
 use crate::{
     args::ModelArgs,
     error::{CliError, check_folder},
@@ -22,10 +25,10 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = HELP,
-    group = ArgGroup::new("target").args(["save", "export"]).required(true)
+    group = ArgGroup::new("target").args(["save", "export", "activations"]).required(true)
 )]
 pub(crate) struct ConvertArgs {
-    /// With --save a weights file (.pth, .pt, .bin, .safetensors) or a folder of them; with --export a MODEL
+    /// With --save a weights file (.pth, .pt, .bin, .safetensors) or a folder of them; else a MODEL
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
     /// The table of rules
@@ -40,6 +43,12 @@ pub(crate) struct ConvertArgs {
     /// Write the weights of a MODEL under the names and in the shapes of the other program
     #[arg(long, value_name = "FILE.safetensors")]
     export: Option<PathBuf>,
+    /// Run a MODEL on --vectors, and write what the other program's modules give, under their names
+    #[arg(long, value_name = "FILE.safetensors", requires = "vectors")]
+    activations: Option<PathBuf>,
+    /// What to run on: a tensor `vectors` [batch, pos, d_in]
+    #[arg(long, value_name = "FILE.safetensors", requires = "activations")]
+    vectors: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -74,10 +83,11 @@ pub(crate) fn convert(args: &ConvertArgs, progress: &Progress) -> Result<Report,
     for Setting(key, value) in &args.set {
         table.model.insert(key.clone(), value.clone());
     }
-    match (&args.save, &args.export) {
-        (Some(folder), _) => save(args, &table, folder, progress),
-        (None, Some(file)) => export(args, &table, file, progress),
-        (None, None) => unreachable!("clap wants one of them"),
+    match (&args.save, &args.export, &args.activations, &args.vectors) {
+        (Some(folder), ..) => save(args, &table, folder, progress),
+        (_, Some(file), ..) => export(args, &table, file, progress),
+        (.., Some(file), Some(vectors)) => activations(args, &table, (vectors, file), progress),
+        _ => unreachable!("clap wants one of them"),
     }
 }
 
@@ -132,6 +142,31 @@ fn export(
     let mut report = Report::default();
     report.line(format_args!("wrote {} tensors to {}", names.len(), file.display()));
     report.json = json!({ "model": name, "tensors": names, "export": file });
+    Ok(report)
+}
+
+fn activations(
+    args: &ConvertArgs,
+    table: &RuleTable,
+    (vectors, file): (&PathBuf, &PathBuf),
+    progress: &Progress,
+) -> Result<Report, CliError> {
+    check_folder(file)?;
+    let lens = load(&args.source.display().to_string(), &args.model, progress)?;
+    let input = examples::vectors(&lens, vectors)?;
+    let options = CacheOptions::names(table.hooks(lens.model.config().n_layers)?);
+    let (_, cache) = lens.model.run_with_cache(&input, &RunOptions::default(), &options)?;
+    let found = table.activations(&lens.model, &cache)?;
+    let shape = |data: &TensorData| format!("{:?}", data.shape().to_vec());
+    let tree: NameTree<String> = found.iter().map(|(name, data)| (name, shape(data))).collect();
+    let shapes: Vec<Value> =
+        found.iter().map(|(name, data)| json!({ "name": name, "shape": data.shape().to_vec() })).collect();
+    let tensors = found.iter().map(|(name, data)| (name.to_owned(), data.clone()));
+    save_safetensors(file, tensors, BTreeMap::new())?;
+    let mut report = Report::default();
+    report.text.push_str(&tree.to_string());
+    report.line(format_args!("wrote {}", file.display()));
+    report.json = json!({ "model": lens.name, "modules": shapes, "activations": file });
     Ok(report)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::support::{fails, fixture_file, folder, json_in, ok_in, read};
+use crate::support::{Array, TOLERANCE, fails, fixture_file, folder, json_in, ok_in, read, write};
 
 /// The documented table of rules.
 pub(crate) fn rules() -> String {
@@ -39,6 +39,43 @@ fn a_state_dict_of_torch_becomes_a_model_and_goes_back() {
     ok_in(path, &[&again[..], &SIZES].concat());
     let bytes = |model: &str| fs::read(path.join(model).join("model.safetensors")).unwrap();
     assert_eq!(bytes("model"), bytes("again"));
+}
+
+#[test]
+fn activations_have_the_names_of_the_other_program() {
+    let folder = folder();
+    let path = folder.path();
+    let (pth, rules) = (fixture_file("icl-gpt2", "model.pth"), rules());
+    ok_in(path, &[&["convert", &pth, "--rules", &rules, "--save", "model"][..], &SIZES].concat());
+    let golden = read(fixture_file("icl-gpt2", "golden.safetensors"));
+    let vectors = write(path, "in.safetensors", &[("vectors", golden["x"].clone())]);
+    let args =
+        ["convert", "model", "--rules", &rules, "--vectors", &vectors, "--activations", "out.safetensors"];
+    let text = ok_in(path, &[&args[..], &SIZES].concat());
+    // A tree by dots.
+    assert!(text.contains("\n      attn: [2, 9, 16]\n        c_attn: [2, 9, 48]\n"), "{text}");
+    let found = read(path.join("out.safetensors"));
+    let mut modules = 0;
+    for (name, expected) in
+        golden.iter().filter_map(|(name, array)| Some((name.strip_prefix("module/")?, array)))
+    {
+        modules += 1;
+        if name == "_backbone.wpe" {
+            continue; // GPT2Model looks positions up once, for all rows
+        }
+        assert!(found[name].distance(expected) < TOLERANCE, "{name}");
+    }
+    assert_eq!((found.len(), found["_backbone.h.0.attn.attn_dropout"].shape.len()), (modules, 4));
+    let tokens = fixture_file("gpt2", "golden.safetensors");
+    let args =
+        ["convert", "model", "--rules", &rules, "--vectors", &tokens, "--activations", "out.safetensors"];
+    assert!(fails(1, path, &[&args[..], &SIZES].concat()).contains("no tensor `vectors`"));
+    let narrow = write(path, "narrow.safetensors", &[("vectors", Array::f32(&[1, 2, 2], vec![0.0; 4]))]);
+    let args =
+        ["convert", "model", "--rules", &rules, "--vectors", &narrow, "--activations", "out.safetensors"];
+    assert!(fails(1, path, &[&args[..], &SIZES].concat()).contains("[batch, pos, 3]"));
+    let args = ["convert", "model", "--rules", &rules, "--activations", "out.safetensors"];
+    assert!(fails(2, path, &args).contains("--vectors"));
 }
 
 #[test]

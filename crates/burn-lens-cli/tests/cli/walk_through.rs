@@ -23,14 +23,15 @@ fn commands(text: &str) -> Vec<Vec<String>> {
     found.into_iter().map(|command: Vec<String>| command[1..].to_vec()).collect()
 }
 
-/// With twenty steps in place of thousands.
+/// With twenty steps in place of thousands, and little of everything.
 fn shortened(mut command: Vec<String>) -> Vec<String> {
     if command[0] == "train" && command[1] != "resume" {
-        let steps =
-            command.iter().position(|word| word == "--steps").expect("documented runs say their steps");
-        "20".clone_into(&mut command[steps + 1]);
-        let few = ["--batch", "4", "--checkpoints", "2", "--test", "20"];
-        command.extend(few.map(str::to_owned));
+        for (flag, value) in [("--steps", "20"), ("--batch", "4"), ("--checkpoints", "2"), ("--test", "20")] {
+            match command.iter().position(|word| word == flag) {
+                Some(at) => value.clone_into(&mut command[at + 1]),
+                None => command.extend([flag, value].map(str::to_owned)),
+            }
+        }
     }
     command
 }
@@ -49,6 +50,7 @@ fn the_walk_through_in_context() {
     let x = Array::f32(&[2, 4, 2], (0..16).map(value));
     let y = Array::f32(&[2, 4], (3..11).map(value));
     write(path, "examples.safetensors", &[("x", x), ("y", y)]);
+    write(path, "vectors.safetensors", &[("vectors", Array::f32(&[1, 9, 3], (0..27).map(value)))]);
 
     let commands = commands(&text);
     let names: Vec<&str> = commands.iter().map(|command| command[0].as_str()).collect();

@@ -133,6 +133,8 @@ impl Drawing for LinePlot {
             .label_style((FONT, 14))
             .light_line_style(WHITE)
             .bold_line_style(BLACK.mix(0.12))
+            // As `f32`: what addition left behind the seventh digit is not written.
+            .x_label_formatter(&|x| (*x as f32).to_string())
             .y_label_formatter(&|y| self.written(*y))
             .draw()
             .map_err(failed)?;

@@ -39,6 +39,11 @@ trait Drawing {
     fn size(&self) -> (u32, u32);
 
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), VizError>;
+
+    /// Whether it is made of cells that meet, between which no background may shine through.
+    fn has_cells(&self) -> bool {
+        false
+    }
 }
 
 /// A backend's failure.
@@ -54,6 +59,9 @@ fn svg(drawing: &impl Drawing) -> Result<String, VizError> {
     drawing.draw(&area)?;
     area.present().map_err(failed)?;
     drop(area);
+    if drawing.has_cells() {
+        text = text.replacen("<svg ", "<svg shape-rendering=\"crispEdges\" ", 1);
+    }
     Ok(text)
 }
 

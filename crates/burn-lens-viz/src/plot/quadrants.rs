@@ -184,16 +184,16 @@ impl QuadrantFigure {
     fn labels<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, grid: &Grid) -> Result<(), VizError> {
         let (width, _) = self.size();
         label(area, &self.title, (width as i32 / 2, 26), 22)?;
-        let below = grid.row(2) + grid.square + 20;
+        let below = grid.row(2) + grid.square + 34;
         for (column, text) in [(2, "x key"), (3, "y key")] {
             label(area, text, (grid.column(column) + grid.square / 2, below), 16)?;
         }
-        for (column, text) in [(0, "input"), (1, "cluster")] {
+        for (column, text) in [(0, "query"), (1, "cluster")] {
             label(area, text, (grid.column(column) + grid.strip / 2, below), 14)?;
         }
         for (row, text) in [(1, "x query"), (2, "y query")] {
             let style = TextStyle::from((FONT, 16).into_font().transform(FontTransform::Rotate270));
-            let place = (LEFT - 24, grid.row(row) + grid.square / 2);
+            let place = (LEFT - 42, grid.row(row) + grid.square / 2);
             let style = style.pos(Pos::new(HPos::Center, VPos::Center));
             area.draw(&Text::new(text, place, style)).map_err(failed)?;
         }
@@ -238,6 +238,35 @@ impl QuadrantFigure {
     }
 }
 
+/// The numbers of some examples, left of rows and below columns.
+fn numbers<B: DrawingBackend>(area: &DrawingArea<B, Shift>, grid: &Grid) -> Result<(), VizError> {
+    let cell = grid.square / grid.n as i32;
+    let style = |h, v| TextStyle::from((FONT, 12).into_font()).pos(Pos::new(h, v));
+    for example in (0..grid.n).step_by(step(grid.n)) {
+        let (text, along) = (example.to_string(), example as i32 * cell + cell / 2);
+        for row in [1, 2] {
+            let place = (LEFT - 6, grid.row(row) + along);
+            let text = Text::new(text.clone(), place, style(HPos::Right, VPos::Center));
+            area.draw(&text).map_err(failed)?;
+        }
+        for column in [2, 3] {
+            let place = (grid.column(column) + along, grid.row(2) + grid.square + 6);
+            let text = Text::new(text.clone(), place, style(HPos::Center, VPos::Top));
+            area.draw(&text).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every so many of `n` examples have their number written, so that they are not too many.
+fn step(n: usize) -> usize {
+    /// At most.
+    const NUMBERS: usize = 8;
+    let steps =
+        [1, 2, 5].into_iter().cycle().zip(0..).map(|(step, at): (usize, u32)| step * 10usize.pow(at / 3));
+    steps.take(18).find(|step| n.div_ceil(*step) <= NUMBERS).unwrap_or(n.max(1))
+}
+
 fn label<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
     text: &str,
@@ -265,12 +294,17 @@ impl Drawing for QuadrantFigure {
         (width as u32, height as u32)
     }
 
+    fn has_cells(&self) -> bool {
+        true
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), VizError> {
         self.check()?;
         let grid = Grid::new(self.y.len());
         self.quadrants(area, &grid)?;
         self.strips(area, &grid)?;
         self.labels(area, &grid)?;
+        numbers(area, &grid)?;
         self.legend(area, &grid)
     }
 }
@@ -301,10 +335,16 @@ mod tests {
         let svg = figure(n).to_svg().unwrap();
         // Four quadrants, signs twice, targets twice, clusters twice; eight legend entries less
         // the scale, ten frames and the background.
+        assert!(svg.starts_with("<svg shape-rendering=\"crispEdges\""));
         let cells = 4 * n * n + 2 * n * d + 2 * n + 2 * n;
         assert_eq!(svg.matches("<rect").count(), cells + 10 + 1 + (2 + 2 + 3));
         assert!(svg.contains("layer 0, head 1 &lt;sample 2&gt;"));
         assert!(figure(5).to_png().unwrap().starts_with(b"\x89PNG"));
+    }
+
+    #[test]
+    fn not_too_many_numbers_are_written() {
+        assert_eq!([1, 8, 9, 16, 17, 40, 41, 200, 2000].map(step), [1, 1, 2, 2, 5, 5, 10, 50, 500]);
     }
 
     #[test]

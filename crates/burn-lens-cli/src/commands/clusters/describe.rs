@@ -51,6 +51,11 @@ pub(super) fn headline(name: &str, role: &RoleClusters) -> String {
     format!("{name} queries: {} clusters, silhouette {score:.3}", role.k)
 }
 
+/// What the column of signs holds.
+pub(super) fn signs() -> &'static str {
+    "Signs are those that members share: how many of them, and in parentheses how many of all examples."
+}
+
 /// How well the inputs tell the clusters apart.
 pub(super) fn explained(role: &RoleClusters) -> String {
     format!(
@@ -94,7 +99,7 @@ pub(super) fn members(place: &Place<'_>, role: &RoleClusters) -> Table {
     let columns = [
         ("cluster", Align::Right),
         ("examples", Align::Left),
-        ("signs that they share (of all examples)", Align::Left),
+        ("signs that they share (share of all examples)", Align::Left),
     ];
     let row = |(at, cluster): (usize, &burn_lens::analysis::clusters::Cluster)| {
         let members: Vec<String> = cluster.members.iter().map(ToString::to_string).collect();

@@ -8,6 +8,7 @@ use burn_lens::{
     burn::tensor::{Tensor, TensorData},
     hooks::{HookedModel as _, Input},
     io::read_safetensors,
+    models::HookedTransformer,
 };
 use burn_lens_train::in_context::{Episode, Layout, held_out_episode};
 
@@ -92,8 +93,22 @@ fn from_file(lens: &Pretrained, path: &Path, samples: &[usize]) -> Result<Exampl
             return Err(CliError::NoExamples { model: lens.name.clone(), reason });
         }
     };
-    let data = TensorData::new(values, [samples.len(), 2 * n, d_in]);
-    Ok(of(Input::Vectors(Tensor::from_data(data, (&model.device(), model.dtype()))), episodes))
+    Ok(of(input(model, values, [samples.len(), 2 * n, d_in]), episodes))
+}
+
+fn input(model: &HookedTransformer, values: Vec<f64>, shape: [usize; 3]) -> Input {
+    Input::Vectors(Tensor::from_data(TensorData::new(values, shape), (&model.device(), model.dtype())))
+}
+
+/// A file's `vectors` [batch, pos, d_in], as the model takes them.
+pub(crate) fn vectors(lens: &Pretrained, path: &Path) -> Result<Input, CliError> {
+    let tensors = read_safetensors(path)?;
+    let found = || tensors.keys().cloned().collect();
+    let missing = || CliError::NoTensor { path: path.to_owned(), tensor: "vectors", found: found() };
+    let data = tensors.get("vectors").ok_or_else(missing)?;
+    let vectors = Floats::new(path, "vectors", data, 3, "[batch, pos, d_in]")?;
+    let [batch, pos, d_in] = vectors.shape[..] else { unreachable!("three axes were asked for") };
+    Ok(input(&lens.model, vectors.values, [batch, pos, d_in]))
 }
 
 /// A tensor of floats, on the host.

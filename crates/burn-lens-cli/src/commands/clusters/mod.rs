@@ -2,7 +2,7 @@
 
 mod args;
 mod describe;
-mod examples;
+pub(crate) mod examples;
 mod page;
 
 use std::path::{Path, PathBuf};

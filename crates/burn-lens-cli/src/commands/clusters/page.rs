@@ -17,7 +17,7 @@ pub(super) fn page(model: &str, places: &[Place<'_>]) -> Result<Page, CliError> 
     }
     for place in places {
         if let Ok(clusters) = &place.swept.clusters {
-            sections.push(section(place, clusters)?);
+            sections.extend(sections_of(place, clusters)?);
         }
     }
     Ok(Page {
@@ -30,29 +30,32 @@ pub(super) fn page(model: &str, places: &[Place<'_>]) -> Result<Page, CliError> 
     })
 }
 
-fn section(place: &Place<'_>, clusters: &HeadClusters) -> Result<Section, CliError> {
-    let mut text = Vec::new();
-    for (name, role) in describe::roles(clusters) {
-        text.push(format!("{}.", describe::headline(name, role)));
-    }
-    let mut section = Section::new(&place.title(), &text.join(" "));
+/// The pictures of a place, then each kind of query, then the pathways.
+fn sections_of(place: &Place<'_>, clusters: &HeadClusters) -> Result<Vec<Section>, CliError> {
+    let title = place.title();
+    let mut pictures = Section::new(&title, "");
     if let Some(figure) = place.figure() {
-        let alt = format!("Attention of {} in four quadrants, and the clusters of its rows", place.title());
-        section = section.figure(figure.figure(&alt)?);
+        let alt = format!("Attention of {title} in four quadrants, and the clusters of its rows");
+        pictures = pictures.figure(figure.figure(&alt)?);
     }
     let sweep = describe::sweep_plot("Silhouette by the number of clusters", clusters);
-    section = section.figure(sweep.figure("Silhouette by the number of clusters")?);
-    for (_, role) in describe::roles(clusters) {
-        section = with(section, describe::members(place, role));
-        section = with(section, describe::coefficients(place, role));
+    let mut sections = vec![pictures.figure(sweep.figure("Silhouette by the number of clusters")?)];
+    for (name, role) in describe::roles(clusters) {
+        let text = format!("{} {}", describe::signs(), describe::explained(role));
+        let section = Section::new(&describe::headline(name, role), &text);
+        sections
+            .push(with(with(section, describe::members(place, role)), describe::coefficients(place, role)));
     }
+    let text =
+        "Mean attention from the clusters of this head (rows) to them (columns), over all heads of a layer.";
+    let mut pathways = Section::new("Pathways", text);
     for (layer, attention) in clusters.pathways.iter().enumerate() {
         let names = describe::groups(clusters);
-        let axes = [format!("layer {layer}: from"), "to".to_owned()];
-        let axes = [axes[0].as_str(), axes[1].as_str()];
-        section = section.grid(Grid::heat_map(axes, names.clone(), names, &attention.concat()));
+        let from = format!("layer {layer}: from");
+        pathways = pathways.grid(Grid::heat_map([&from, "to"], names.clone(), names, &attention.concat()));
     }
-    Ok(section)
+    sections.push(pathways);
+    Ok(sections)
 }
 
 fn with(section: Section, table: Table) -> Section {
