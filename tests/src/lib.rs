@@ -25,5 +25,6 @@ mod parity_tl;
 mod patching;
 mod processing;
 mod refusals;
+mod sae_formats;
 mod shared_models;
 mod trained_circuits;

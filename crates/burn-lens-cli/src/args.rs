@@ -15,8 +15,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs,
-        LensArgs, PatchArgs, SteerArgs, TrainArgs,
+        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs, LensArgs,
+        PatchArgs, SaeArgs, SteerArgs, TrainArgs,
     },
     edits::{Ablation, Addition, Scaling},
 };
@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Circuits(CircuitsArgs),
     /// What the features of a dictionary mean: where they are active, what they do to predictions
     Features(FeaturesArgs),
+    /// What a dictionary of features is, and how well it stands in for an activation
+    Sae(SaeArgs),
     /// Train a model that learns a task from examples in its context
     Train(Box<TrainArgs>),
     /// What heads do on sequences of examples: their attention clustered and explained
@@ -178,6 +180,19 @@ pub(crate) struct EditArgs {
         value_name = "NAME[:head=,pos=,neuron=]=FILE.safetensors[:TENSOR][*FACTOR]"
     )]
     pub(crate) add: Vec<Addition>,
+    /// Put a dictionary in the run, whose features interventions can then name:
+    /// `--sae DIR --ablate blocks.1.hook_resid_post.hook_sae_acts_post:neuron=7`
+    ///
+    /// DIR is a folder, or a weights file beside its configuration. What the reconstruction lacks is
+    /// added, so that without interventions nothing changes.
+    #[arg(verbatim_doc_comment, long, value_name = "DIR")]
+    pub(crate) sae: Vec<PathBuf>,
+    /// Do not add it: reconstructions take the activations' place
+    #[arg(long, requires = "sae")]
+    pub(crate) no_error_term: bool,
+    /// Let activations at tokens that mark a beginning, an end or padding pass by dictionaries
+    #[arg(long, requires = "sae")]
+    pub(crate) exclude_special: bool,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use burn_lens::{
     io::IoError,
     linalg::LinalgError,
     models::{ModelError, convert::ConvertError},
-    sae::features::FeatureError,
+    sae::{SaeError, features::FeatureError},
     tensor::nearest,
 };
 use burn_lens_train::TrainError;
@@ -317,6 +317,12 @@ impl From<IoError> for CliError {
 
 impl From<FeatureError> for CliError {
     fn from(error: FeatureError) -> Self {
+        LensError::from(error).into()
+    }
+}
+
+impl From<SaeError> for CliError {
+    fn from(error: SaeError) -> Self {
         LensError::from(error).into()
     }
 }

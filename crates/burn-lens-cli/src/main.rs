@@ -61,6 +61,7 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Heads(args) => commands::heads(args, progress),
         Command::Circuits(args) => commands::circuits(args, progress),
         Command::Features(args) => commands::features(args, progress),
+        Command::Sae(args) => commands::sae(args, progress),
         Command::Train(args) => commands::train(args, progress),
         Command::AttentionClusters(args) => commands::attention_clusters(args, progress),
         Command::Convert(args) => commands::convert(args, progress),

@@ -6,7 +6,8 @@ use burn_lens::{
     Pretrained, Tokens,
     burn::tensor::{Tensor, TensorData},
     hooks::{HookedModel as _, RunError},
-    io::{TokenBatch, TokenOptions, read_safetensors},
+    io::{TokenBatch, TokenOptions, Tokenizer, read_safetensors, read_text},
+    sae::features::TokenTable,
 };
 
 use crate::{args::PromptArgs, error::CliError};
@@ -19,6 +20,39 @@ pub(crate) fn tokens(args: &PromptArgs, lens: &Pretrained) -> Result<Tokens, Cli
     // Never cut a prompt silently: the run says so where one is too long.
     let options = TokenOptions { prepend_bos: args.prepend_bos, ..TokenOptions::default() };
     Ok(lens.to_tokens_with(&args.prompt, options)?)
+}
+
+/// The tokens of a file, or a text cut into prompts of one length.
+pub(crate) fn corpus(
+    tokens: Option<&Path>,
+    text: Option<&Path>,
+    context: Option<usize>,
+    lens: &Pretrained,
+) -> Result<TokenTable, CliError> {
+    /// Longer prompts cost more than they show.
+    const LONGEST: usize = 128;
+    if let Some(path) = tokens {
+        let batch = from_file(path)?;
+        return Ok(TokenTable::new(&batch.ids, Some(&batch.attention_mask))?);
+    }
+    let tokenizer = lens.tokenizer()?;
+    let options = TokenOptions { prepend_bos: Some(false), ..TokenOptions::default() };
+    let text = text.map_or(Ok(String::new()), read_text)?;
+    let ids = tokenizer.to_tokens(&[text], options)?.ids.concat();
+    let n_ctx = lens.model.dims().n_ctx;
+    let context = context.unwrap_or(LONGEST.min(n_ctx)).clamp(2, n_ctx);
+    let bos = tokenizer.bos().filter(|_| tokenizer.default_prepend_bos());
+    let piece = (context - usize::from(bos.is_some())).min(ids.len()).max(1);
+    let prompts: Vec<Vec<i64>> =
+        ids.chunks_exact(piece).map(|piece| bos.iter().chain(piece).copied().collect()).collect();
+    Ok(TokenTable::new(&prompts, None)?)
+}
+
+/// Tokens that mark a beginning, an end or padding.
+pub(crate) fn special(lens: &Pretrained) -> Vec<i64> {
+    let tokenizer = lens.tokenizer.as_ref();
+    let of = |tokenizer: &Tokenizer| [tokenizer.bos(), tokenizer.eos(), tokenizer.pad()];
+    tokenizer.map(of).into_iter().flatten().flatten().collect()
 }
 
 /// `tokens` and, if it is there, `attention_mask` of a safetensors file.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use burn_lens_tensor::nearest;
 use globset::GlobBuilder;
 
-use crate::{HookPoint, RunError, get_act_name, hook::Splice};
+use crate::{Hook, HookPoint, RunError, get_act_name, hook::Splice};
 
 /// Chooses hook points: by exact name (`blocks.3.attn.hook_pattern`, or short: `pattern3`), by
 /// glob (`blocks.*.attn.hook_z`, `blocks.{0,2}.hook_resid_*`) or by predicate.
@@ -47,6 +47,15 @@ impl Firing {
         };
         let (always, optional) = (keep(always), keep(optional));
         Self { always, optional, unreached }
+    }
+
+    /// With what `hooks` splice in: what a run with them fires.
+    ///
+    /// # Errors
+    ///
+    /// If two of them would fire the same point.
+    pub fn with_hooks(self, hooks: &[Hook<'_>]) -> Result<Self, RunError> {
+        self.with_splices(hooks.iter().filter_map(Hook::spliced))
     }
 
     /// With what is spliced in at hooks that this fires, right behind each.

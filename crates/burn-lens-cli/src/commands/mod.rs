@@ -16,6 +16,7 @@ mod info;
 mod lens;
 mod patch;
 mod run;
+mod sae;
 mod steer;
 mod train;
 
@@ -35,5 +36,6 @@ pub(crate) use info::info;
 pub(crate) use lens::{LensArgs, lens};
 pub(crate) use patch::{PatchArgs, patch};
 pub(crate) use run::run;
+pub(crate) use sae::{SaeArgs, sae};
 pub(crate) use steer::{SteerArgs, steer};
 pub(crate) use train::{TrainArgs, train};

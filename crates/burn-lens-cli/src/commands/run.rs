@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, path::Path};
 use burn_lens::{
     Pretrained, Process, Tokens,
     burn::tensor::TensorData,
-    hooks::{ActivationCache, Axis, CacheOptions, HookPoint, HookedModel as _, Output, RunOptions, Selector},
+    hooks::{
+        ActivationCache, Axis, CacheOptions, Hook, HookPoint, HookedModel as _, Output, RunOptions, Selector,
+    },
     io::save_safetensors,
     models::Control,
     tensor::Indices,
@@ -30,7 +32,7 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
     }
     let lens = load(&args.name, &args.model, progress)?;
     let tokens = prompts::tokens(&args.input, &lens)?;
-    let hooks = args.edits.hooks(&lens.model, &Texts::of_run(&tokens.batch.attention_mask))?;
+    let hooks = args.edits.hooks(&lens, &Texts::of_run(&tokens.batch.attention_mask))?;
     match &args.save {
         None => {
             let step = progress.step("running");
@@ -40,7 +42,7 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
         }
         Some(path) => {
             let options = RunOptions { stop_at_layer: args.stop_at_layer, ..tokens.options() };
-            let points = points(args, &lens, &tokens, &options)?;
+            let points = points(args, &lens, &tokens, (&options, &hooks))?;
             note_size(&points, args, &lens, &tokens, progress);
             let cache = CacheOptions {
                 pos_slice: args.pos.clone().unwrap_or_default(),
@@ -85,13 +87,13 @@ fn points(
     args: &RunArgs,
     lens: &Pretrained,
     tokens: &Tokens,
-    options: &RunOptions,
+    (options, hooks): (&RunOptions, &[Hook<'_>]),
 ) -> Result<Vec<HookPoint>, CliError> {
-    let reached = lens.model.firing_in(&tokens.input(), options);
+    let reached = lens.model.firing_in(&tokens.input(), options).with_hooks(hooks)?;
     if args.names.is_empty() {
         return Ok(reached.always);
     }
-    let all = lens.model.firing();
+    let all = lens.model.firing().with_hooks(hooks)?;
     let mut points = Vec::new();
     for name in &args.names {
         let selector = Selector::from(name.as_str());

@@ -164,7 +164,7 @@ impl Edit {
 }
 
 fn neuron_axis(point: HookPoint) -> Option<usize> {
-    point.axes().iter().position(|&axis| axis == Axis::DMlp)
+    point.axes().iter().position(|&axis| matches!(axis, Axis::DMlp | Axis::Feature))
 }
 
 /// # Shapes

@@ -13,6 +13,7 @@ mod features;
 mod features_page;
 mod generate;
 mod run;
+mod sae;
 mod support;
 mod train;
 mod walk_through;

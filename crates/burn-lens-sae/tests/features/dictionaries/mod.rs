@@ -3,7 +3,10 @@
 mod faults;
 mod folds;
 mod kinds;
+mod metrics;
 mod saelens;
+mod several;
+mod splice;
 
 use burn_lens_io::Checkpoint;
 use burn_lens_sae::{SaeOptions, SparseAutoencoder, read_sae_lens};

@@ -1,0 +1,46 @@
+//! `burn-lens sae`: what a dictionary is, and how well it stands in for an activation.
+
+mod args;
+mod eval;
+mod info;
+
+use std::path::Path;
+
+use burn_lens::{
+    burn::tensor::Device,
+    load_sae,
+    sae::{SaeOptions, SparseAutoencoder},
+    tensor::FloatType,
+};
+
+pub(crate) use args::SaeArgs;
+use args::{FileArgs, SaeCommand};
+
+use crate::{error::CliError, progress::Progress, report::Report};
+
+/// Runs one of the commands.
+pub(crate) fn sae(args: &SaeArgs, progress: &Progress) -> Result<Report, CliError> {
+    match &args.command {
+        SaeCommand::Info(args) => info::info(args),
+        SaeCommand::Eval(args) => eval::eval(args, progress),
+    }
+}
+
+impl FileArgs {
+    fn open(
+        &self,
+        path: &Path,
+        device: &Device,
+        dtype: FloatType,
+    ) -> Result<Box<dyn SparseAutoencoder>, CliError> {
+        let options = SaeOptions {
+            dtype,
+            hook_name: self.hook.clone(),
+            hook_name_out: self.hook_out.clone(),
+            scaling_factor: self.scaling_factor,
+            k: self.k,
+            ..SaeOptions::on(device)
+        };
+        Ok(load_sae(path, &options)?)
+    }
+}
