@@ -65,12 +65,9 @@ fn whatever_was_read_is_saved_in_the_format_of_saelens() {
         save_sae(&*sae, &to).unwrap();
         let back = load_sae(&to, &options()).unwrap_or_else(|error| panic!("{name}: {error}"));
         let x = inputs(&Golden::open(fixture(&name).join("cases.safetensors")));
-        let bits = |data: TensorData| data.iter::<f64>().map(f64::to_bits).collect::<Vec<_>>();
-        assert_eq!(
-            bits(back.forward_dense(x.clone()).into_data()),
-            bits(sae.forward_dense(x).into_data()),
-            "{name}"
-        );
+        // Transposed matrices are multiplied by other kernels.
+        let (found, expected) = (back.forward_dense(x.clone()).into_data(), sae.forward_dense(x).into_data());
+        assert_close(&name, &found, &expected, Tolerance::F64);
         assert_eq!(
             (back.kind(), back.config().hook_in().unwrap()),
             (sae.kind(), sae.config().hook_in().unwrap())
@@ -84,7 +81,11 @@ fn copied(name: &str) -> tempfile::TempDir {
         for entry in std::fs::read_dir(from).unwrap() {
             let from = entry.unwrap().path();
             let to = to.join(from.file_name().unwrap());
-            if from.is_dir() { copy(&from, &to) } else { drop(std::fs::copy(&from, &to).unwrap()) }
+            if from.is_dir() {
+                copy(&from, &to);
+            } else {
+                std::fs::copy(&from, &to).unwrap();
+            }
         }
     }
     let folder = tempfile::tempdir().unwrap();
@@ -213,4 +214,30 @@ fn what_the_files_do_not_say_can_be_said() {
     let sae = load_sae(path("saeformat-openai-topk"), &two).unwrap();
     let x = inputs(&Golden::open(fixture("saeformat-openai-topk").join("cases.safetensors")));
     assert_eq!(sae.encode(x).unwrap().row(0).0.len(), 2);
+}
+
+#[test]
+fn a_cross_layer_transcoder_is_read_from_many_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |file: &str, tensors: &[(&str, &[usize])]| {
+        let tensors = tensors.iter().map(|(name, shape)| {
+            let len: usize = shape.iter().product();
+            let values: Vec<f32> = (0..len).map(|at| at as f32 / 10.0 - 0.5).collect();
+            ((*name).to_owned(), TensorData::new(values, shape.to_vec()))
+        });
+        let metadata = std::collections::BTreeMap::new();
+        burn_lens::io::save_safetensors(folder.path().join(file), tensors, metadata).unwrap();
+    };
+    save("W_enc_0.safetensors", &[("W_enc_0", &[5, 3]), ("b_enc_0", &[5]), ("b_dec_0", &[3])]);
+    save("W_enc_1.safetensors", &[("W_enc_1", &[5, 3]), ("b_enc_1", &[5]), ("b_dec_1", &[3])]);
+    save("W_dec_0.safetensors", &[("W_dec_0", &[5, 2, 3])]);
+    let error =
+        |folder: &Path| burn_lens::load_cross_layer_transcoder(folder, &options()).unwrap_err().to_string();
+    let found = error(folder.path());
+    assert!(found.contains("`W_dec_1` is missing"), "{found}");
+    save("W_dec_1.safetensors", &[("W_dec_1", &[5, 1, 3])]);
+    assert_eq!(burn_lens::load_cross_layer_transcoder(folder.path(), &options()).unwrap().n_layers(), 2);
+    save("more.safetensors", &[("W_dec_1", &[5, 1, 3])]);
+    let found = error(folder.path());
+    assert!(found.contains("more.safetensors") && found.contains("W_dec_1"), "{found}");
 }

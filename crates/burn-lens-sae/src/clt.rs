@@ -44,7 +44,7 @@ impl CrossLayerTranscoder {
     ///
     /// If a weight is missing, surplus or of another shape.
     pub fn read(weights: &mut dyn Weights, options: &SaeOptions) -> Result<Self, SaeError> {
-        let n_layers = (0..).take_while(|layer| weights.shape(&format!("W_enc_{layer}")).is_some()).count();
+        let n_layers = weights.names().iter().filter(|name| name.starts_with("W_enc_")).count();
         if n_layers == 0 {
             weights.get("W_enc_0", &[1, 1])?; // names what is there
         }

@@ -8,7 +8,8 @@ use burn_lens_io::{
     write_atomically,
 };
 use burn_lens_sae::{
-    SaeFiles, SaeOptions, Settings, SparseAutoencoder, Whitening, read_sae, sae_lens_config, sae_lens_tensors,
+    CrossLayerTranscoder, Crosscoder, SaeFiles, SaeOptions, Settings, SparseAutoencoder, Whitening, read_sae,
+    sae_lens_config, sae_lens_tensors,
 };
 use burn_lens_tensor::{WeightError, burn::tensor::DType};
 
@@ -54,6 +55,29 @@ pub fn load_sae(path: impl AsRef<Path>, options: &SaeOptions) -> Result<Box<dyn 
     // A path through a link can say more than where it leads, and the other way round: both are the user's.
     let origin = if path.is_dir() { path.display().to_string() } else { files.weights.display().to_string() };
     Ok(read_sae(SaeFiles { origin, config, weights: &mut weights, whitening }, options)?)
+}
+
+/// Loads a crosscoder: a weights file, or a folder that holds one.
+///
+/// # Errors
+///
+/// If the files cannot be read, or a weight is missing, surplus or of another shape.
+pub fn load_crosscoder(path: impl AsRef<Path>, options: &SaeOptions) -> Result<Crosscoder, Error> {
+    let files = DictionaryFiles::find(path)?;
+    Ok(Crosscoder::read(&mut Checkpoint::open_file(&files.weights)?, options)?)
+}
+
+/// Loads a cross-layer transcoder: a folder of `W_enc_{layer}.safetensors` and
+/// `W_dec_{layer}.safetensors`.
+///
+/// # Errors
+///
+/// As [`load_crosscoder`].
+pub fn load_cross_layer_transcoder(
+    folder: impl AsRef<Path>,
+    options: &SaeOptions,
+) -> Result<CrossLayerTranscoder, Error> {
+    Ok(CrossLayerTranscoder::read(&mut Checkpoint::open_all(folder)?, options)?)
 }
 
 /// What a `.pt` says beside its tensors.

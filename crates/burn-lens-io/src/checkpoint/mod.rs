@@ -113,6 +113,38 @@ impl Checkpoint {
         Ok(Self { origin: path.to_owned(), config: None, files, owners, read: BTreeSet::new() })
     }
 
+    /// Opens every safetensors file of a folder as one table, for what is published in many files
+    /// without an index.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, one is malformed, or two hold a tensor of one name.
+    pub fn open_all(folder: impl AsRef<Path>) -> Result<Self, IoError> {
+        let folder = folder.as_ref();
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(folder).map_err(IoError::os("read", folder))? {
+            let path = entry.map_err(IoError::os("read", folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "safetensors") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        if paths.is_empty() {
+            return Err(IoError::NoFile { folder: folder.to_owned(), file: "*.safetensors".to_owned() });
+        }
+        let (mut files, mut owners) = (Vec::new(), BTreeMap::new());
+        for path in paths {
+            let file = WeightFile::open(&path, Access::Map)?;
+            for name in file.names() {
+                if owners.insert(name.clone(), files.len()).is_some() {
+                    return Err(IoError::DuplicateTensor { path, tensor: name });
+                }
+            }
+            files.push(file);
+        }
+        Ok(Self { origin: folder.to_owned(), config: None, files, owners, read: BTreeSet::new() })
+    }
+
     /// The text of the folder's `config.json`.
     ///
     /// # Errors

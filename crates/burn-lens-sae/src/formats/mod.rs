@@ -15,11 +15,11 @@ use crate::{SaeError, SaeOptions, Settings, SparseAutoencoder, Whitening, draft:
 
 /// What was found of a dictionary.
 pub struct SaeFiles<'w> {
-    /// The folder or file, for messages and for what only a path says.
+    /// The folder or file, for messages.
     pub origin: String,
     /// Its configuration, if there is one.
     pub config: Option<Settings>,
-    /// Its weights.
+    /// Its weights; the path that they are from can say which hook they are for.
     pub weights: &'w mut dyn Weights,
     /// The whitening of its inputs, if there is a file of it.
     pub whitening: Option<Whitening>,
@@ -114,9 +114,9 @@ impl SaeFiles<'_> {
         })
     }
 
-    /// The parts of the path, lower-case, last first.
+    /// The parts of the path of the weights, lower-case, last first.
     fn path_parts(&self) -> Vec<String> {
-        self.origin.split(['/', '\\']).rev().map(str::to_lowercase).collect()
+        self.weights.origin().split(['/', '\\']).rev().map(str::to_lowercase).collect()
     }
 
     /// The first number behind one of `marks` in a path, from the end.
