@@ -15,8 +15,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs, LensArgs,
-        PatchArgs, SaeArgs, SteerArgs, TrainArgs,
+        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs,
+        LensArgs, PatchArgs, SaeArgs, SteerArgs, TrainArgs,
     },
     edits::{Ablation, Addition, Scaling},
 };
