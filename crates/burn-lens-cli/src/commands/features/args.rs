@@ -264,7 +264,7 @@ pub(crate) enum By {
 
 impl WhatArgs {
     /// As the library takes it.
-    pub(crate) fn options(&self, special: impl IntoIterator<Item = u32>) -> FeatureOptions {
+    pub(crate) fn options(&self, special: impl IntoIterator<Item = u32>, seed: u64) -> FeatureOptions {
         let Buffer(before, after) = self.window;
         FeatureOptions {
             features: self.features.0.clone(),
@@ -283,6 +283,7 @@ impl WhatArgs {
                     By::Quantiles => Intervals::Quantiles,
                 },
                 n_per_interval: self.per_interval,
+                seed,
                 ..SequenceOptions::default()
             },
             memory: self.memory.max(1) << 20,

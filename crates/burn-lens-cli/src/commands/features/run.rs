@@ -26,7 +26,7 @@ pub(super) const ACTIVATIONS: &str = "activations";
 pub(super) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliError> {
     let lens = load(&args.name, &args.model, progress)?;
     let tokens = tokens(args, &lens, progress)?;
-    let options = args.what.options(special(&lens));
+    let options = args.what.options(special(&lens), args.model.seed);
     let setup = Setup::of(args, &options);
     let source = source::open(&setup, &lens)?;
     let source_b = source::open_b(&setup, &lens)?;
