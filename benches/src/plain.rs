@@ -1,10 +1,11 @@
 //! GPT-2's forward pass with no hook call in it: the same operations in the same order as
 //! `HookedTransformer`, so that the difference in time is the price of hooks that nobody uses.
 
-use std::f64::consts::PI;
-
-use burn::tensor::{Bool, Int, Tensor, activation, module};
-use burn_lens::models::{HookedTransformer, Param};
+use burn::tensor::{Int, Tensor};
+use burn_lens::{
+    models::{HookedTransformer, Param},
+    tensor::kernels::{self, Activation, AttentionScores, Sight},
+};
 
 /// The weights of a GPT-2 model, to run without hooks.
 pub struct PlainGpt2 {
@@ -75,43 +76,34 @@ impl PlainGpt2 {
         let positions = Tensor::<1, Int>::from_data(positions.as_slice(), &tokens.device());
         let w_pos = self.w_pos.clone().select(0, positions).reshape([1, pos, d_model]);
         let mut resid = embed.reshape([batch, pos, d_model]) + w_pos.expand([batch, pos, d_model]);
-        let hidden: Vec<bool> = (0..pos * pos).map(|at| at % pos > at / pos).collect();
-        let hidden = burn::tensor::TensorData::new(hidden, [1, 1, pos, pos]);
-        let hidden = Tensor::<4, Bool>::from_data(hidden, &tokens.device());
         for block in &self.blocks {
-            resid = self.block(block, resid, &hidden);
+            resid = self.block(block, resid);
         }
-        module::linear(self.norm(&self.ln_final, resid), self.w_u.clone(), None)
+        kernels::linear(self.norm(&self.ln_final, resid), self.w_u.clone(), None)
     }
 
-    fn block(&self, block: &PlainBlock, resid: Tensor<3>, hidden: &Tensor<4, Bool>) -> Tensor<3> {
+    fn block(&self, block: &PlainBlock, resid: Tensor<3>) -> Tensor<3> {
         let [batch, pos, d_model] = resid.dims();
         let d_head = d_model / self.n_heads;
         let x = self.norm(&block.ln1, resid.clone());
         let heads = |(w, b): &(Tensor<2>, Tensor<1>)| {
-            module::linear(x.clone(), w.clone(), Some(b.clone()))
-                .reshape([batch, pos, self.n_heads, d_head])
-                .swap_dims(1, 2)
+            kernels::linear(x.clone(), w.clone(), Some(b.clone())).reshape([batch, pos, self.n_heads, d_head])
         };
         let [q, k, v] = [heads(&block.qkv[0]), heads(&block.qkv[1]), heads(&block.qkv[2])];
-        let q = q.reshape([batch, self.n_heads, pos, d_head]);
-        let scores = q.matmul(k.transpose()) / (d_head as f64).sqrt();
-        let scores =
-            scores.mask_fill(hidden.clone().expand([batch, self.n_heads, pos, pos]), f64::NEG_INFINITY);
-        let z = activation::softmax(scores, 3).matmul(v).swap_dims(1, 2).reshape([batch, pos, d_model]);
-        let resid = resid + module::linear(z, block.out.0.clone(), Some(block.out.1.clone()));
+        let sight = Sight { first: 0, causal: true, window: None, tokens: None };
+        let how = AttentionScores { scale: (d_head as f64).sqrt(), soft_cap: None, slopes: None, sight };
+        let (k, v) = (k.swap_dims(1, 2), v.swap_dims(1, 2));
+        let z = kernels::attention([&q, &k, &v], None, &how).expect("the CPU has kernels");
+        let z = z.reshape([batch, pos, d_model]);
+        let resid = resid + kernels::linear(z, block.out.0.clone(), Some(block.out.1.clone()));
         let x = self.norm(&block.ln2, resid.clone());
         let [(w_in, b_in), (w_out, b_out)] = &block.mlp;
-        let pre = module::linear(x, w_in.clone(), Some(b_in.clone()));
-        let cubed = pre.clone() * pre.clone() * pre.clone();
-        let inner = (pre.clone() + cubed * 0.044_715) * (2.0 / PI).sqrt();
-        let post = pre * 0.5 * (inner.tanh() + 1.0);
-        resid + module::linear(post, w_out.clone(), Some(b_out.clone()))
+        let pre = kernels::linear(x, w_in.clone(), Some(b_in.clone()));
+        let post = kernels::activation(pre, Activation::GeluTanh);
+        resid + kernels::linear(post, w_out.clone(), Some(b_out.clone()))
     }
 
     fn norm(&self, [w, b]: &[Tensor<1>; 2], x: Tensor<3>) -> Tensor<3> {
-        let x = x.clone() - x.mean_dim(2);
-        let scale = ((x.clone() * x.clone()).mean_dim(2) + self.eps).sqrt();
-        x / scale * w.clone().unsqueeze() + b.clone().unsqueeze()
+        kernels::normalized(x, true, self.eps, Some(w), Some(b))
     }
 }

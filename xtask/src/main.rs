@@ -4,6 +4,7 @@
 //! and the checks that need more than a plain machine. Nothing here depends on the product's
 //! crates, so it builds in seconds.
 
+mod bench_peers;
 mod command;
 mod conformance;
 mod deps;
@@ -32,6 +33,9 @@ Checks that need more than a plain machine:
 
 Other:
   bench [ARGS]               run the benchmarks; ARGS go to the bench programs
+  bench-peers [OPTIONS]      speed and memory beside Hugging Face and TransformerLens, which are
+                             installed from PyPI; options: --shape gpt2-small|llama-160m,
+                             --only WORK,…, --rounds N (7), --threads N (2), --python PROGRAM
   demo-model [ARGS]          train the demo model; ARGS are --out DIR and --seed N
   demo-sae [ARGS]            train its sparse autoencoder; ARGS are --out DIR, --seed N, --kind KIND …
 ";
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Some((&"cuda-check", [])) => tasks::cuda_check(),
         Some((&"fuzz", rest)) => fuzz::run(rest),
         Some((&"bench", rest)) => tasks::bench(rest),
+        Some((&"bench-peers", rest)) => bench_peers::run(rest),
         Some((&"demo-model", rest)) => tasks::demo_model(rest),
         Some((&"demo-sae", rest)) => tasks::demo_sae(rest),
         Some((command, rest)) => {

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookedModel, ModelWeights, NormSite, Param};
-use burn_lens_tensor::{Norm, Slice, Weights, numeric};
+use burn_lens_tensor::{Norm, Slice, Weights, kernels, numeric};
 
 use crate::{
     AnalysisError,
@@ -100,7 +100,7 @@ impl TunedLens {
     fn apply(&self, component: Component, x: Tensor<3>) -> Tensor<3> {
         let (Component::ResidPre(layer) | Component::ResidMid(layer)) = component else { return x };
         let (w, b) = &self.maps[layer];
-        x.clone() + x.matmul(w.clone().unsqueeze()) + b.clone().unsqueeze()
+        x.clone() + kernels::linear(x, w.clone(), Some(b.clone()))
     }
 }
 
@@ -158,10 +158,7 @@ impl Readout {
     }
 
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        let mut logits = self.norm.apply(x).matmul(self.w_u.clone().unsqueeze());
-        if let Some(b_u) = &self.b_u {
-            logits = logits + b_u.clone().unsqueeze();
-        }
+        let logits = kernels::linear(self.norm.apply(x), self.w_u.clone(), self.b_u.clone());
         match self.soft_cap {
             Some(cap) => numeric::soft_cap(logits, cap),
             None => logits,

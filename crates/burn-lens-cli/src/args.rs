@@ -283,6 +283,9 @@ pub(crate) struct RunArgs {
     /// logits are saved in full
     #[arg(verbatim_doc_comment, long, value_name = "SLICE", allow_hyphen_values = true, requires = "save")]
     pub(crate) pos: Option<Slice>,
+    /// Say what this run would compute, keep and take in memory, and do not run it
+    #[arg(long, conflicts_with = "sae")]
+    pub(crate) plan: bool,
     #[command(flatten)]
     pub(crate) edits: EditArgs,
     #[command(flatten)]

@@ -109,6 +109,9 @@ pub struct RunOptions {
     pub attention_mask: Option<Tensor<2, Int>>,
     /// Tokens `[batch, pos]` to predict, where the input is not tokens.
     pub labels: Option<Tensor<2, Int>>,
+    /// Positions to give logits for; the unembedding and its hooks see no other. An index keeps
+    /// its axis. A loss needs them all.
+    pub logits_pos: Slice,
 }
 
 impl RunOptions {
@@ -123,7 +126,7 @@ impl RunOptions {
 #[derive(Clone, Debug, Default)]
 pub struct Output {
     /// `[batch, pos, d_vocab_out]`; of a model without a vocabulary what its read-out gives,
-    /// `[batch, pos, d_out]`.
+    /// `[batch, pos, d_out]`. The positions are those of [`RunOptions::logits_pos`].
     pub logits: Option<Tensor<3>>,
     /// `[1]`: mean over predicted tokens, padding left out.
     pub loss: Option<Tensor<1>>,

@@ -130,7 +130,7 @@ impl Block {
     fn reach<'a>(&self, pass: &'a Pass, past: Option<&'a mut LayerKeyValues>) -> Reach<'a> {
         let mask = pass.masks.get(self.attn.window);
         let rotary = pass.rotary.as_ref().map(|tables| tables.get(self.attn.window));
-        Reach { rotary, mask, past }
+        Reach { rotary, mask, alibi: pass.alibi.as_ref(), past }
     }
 
     fn behind_mid(&self, half: &MlpHalf, hooks: &mut Hooks<'_>, resid_mid: Tensor<3>) -> Tensor<3> {

@@ -2,10 +2,11 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use burn_lens_hooks::{HookPoint, Hooks, Input, Output, ReturnType, RunError, RunOptions};
+use burn_lens_tensor::{Indices, Slice, SliceError};
 
 use crate::{
     HookedTransformer,
-    components::{Embed, HookedNorm, Masks, PositionIds, Positions, RotaryTables},
+    components::{Alibi, Embed, HookedNorm, Masks, PositionIds, Positions, RotaryTables, Unembed},
     kv_cache::KvCache,
     loss,
     transformer::Ends,
@@ -15,6 +16,7 @@ use crate::{
 pub(crate) struct Pass {
     pub(crate) positions: PositionIds,
     pub(crate) masks: Masks,
+    pub(crate) alibi: Option<Alibi>,
     pub(crate) rotary: Option<RotaryTables>,
 }
 
@@ -26,11 +28,11 @@ impl Pass {
 }
 
 /// Which blocks run: `start..stop`.
-struct Layers {
-    start: usize,
-    stop: usize,
+pub(crate) struct Layers {
+    pub(crate) start: usize,
+    pub(crate) stop: usize,
     /// The pass ends with the residual stream.
-    stopped: bool,
+    pub(crate) stopped: bool,
 }
 
 impl HookedTransformer {
@@ -72,14 +74,16 @@ impl HookedTransformer {
             return Ok(Output::default());
         }
         match &self.ends {
-            Ends::Tokens { unembed, .. } => finish(unembed.forward(hooks, normed), input, options),
+            Ends::Tokens { unembed, .. } => finish(unembed, hooks, normed, input, options),
             Ends::Vectors { read_out, .. } => {
+                let normed = at_positions(normed, &options.logits_pos)?;
                 Ok(Output { logits: Some(read_out.forward(hooks, normed)), ..Output::default() })
             }
         }
     }
 
-    fn layers(&self, input: &Input, options: &RunOptions) -> Result<Layers, RunError> {
+    /// Which blocks run with these options.
+    pub(crate) fn layers_of(&self, options: &RunOptions) -> Result<Layers, RunError> {
         let n_layers = self.config.n_layers;
         let resolve = |what: &'static str, layer: Option<isize>, default: usize| match layer {
             None => Ok(default),
@@ -95,6 +99,10 @@ impl HookedTransformer {
         };
         let start = resolve("start_at_layer", options.start_at_layer, 0)?;
         let stop = resolve("stop_at_layer", options.stop_at_layer, n_layers)?;
+        Ok(Layers { start, stop: stop.max(start), stopped: options.stop_at_layer.is_some() })
+    }
+
+    fn layers(&self, input: &Input, options: &RunOptions) -> Result<Layers, RunError> {
         match (options.start_at_layer, input) {
             (Some(_), Input::Tokens(_) | Input::Vectors(_) | Input::Embeds(_)) => Err(RunError::Options(
                 "start_at_layer needs a residual stream as input (Input::Resid)".to_owned(),
@@ -102,7 +110,7 @@ impl HookedTransformer {
             (None, Input::Resid(_)) => {
                 Err(RunError::Options("a residual stream as input needs start_at_layer".to_owned()))
             }
-            _ => Ok(Layers { start, stop: stop.max(start), stopped: options.stop_at_layer.is_some() }),
+            _ => self.layers_of(options),
         }
     }
 
@@ -147,7 +155,7 @@ impl HookedTransformer {
             )));
         }
         let (x, width) = match input {
-            Input::Tokens(tokens) => return check_tokens(tokens, self.config.d_vocab),
+            Input::Tokens(tokens) => return check_tokens(tokens, self.config.d_vocab).map(|_| ()),
             Input::Vectors(x) => (x, self.config.dims().d_in),
             Input::Embeds(x) | Input::Resid(x) => (x, self.config.d_model),
         };
@@ -199,8 +207,11 @@ impl HookedTransformer {
             _ => None,
         };
         let attention = &self.config.attention;
-        let masks = Masks::new(&attention.windows, attention.bidirectional, pos, offset + pos, mask, &device);
-        Pass { positions, masks, rotary }
+        let masks =
+            Masks::new(&attention.windows, attention.bidirectional, [pos, offset + pos], mask, &device);
+        let alibi = (self.config.positions == Positions::Alibi)
+            .then(|| Alibi::new(attention.n_heads, [pos, offset + pos]));
+        Pass { positions, masks, alibi, rotary }
     }
 
     /// The stream that enters the first block.
@@ -244,51 +255,96 @@ impl HookedTransformer {
 }
 
 /// The logits and losses asked for.
-fn finish(logits: Tensor<3>, input: &Input, options: &RunOptions) -> Result<Output, RunError> {
-    let mut output = Output::default();
+fn finish(
+    unembed: &Unembed,
+    hooks: &mut Hooks<'_>,
+    stream: Tensor<3>,
+    input: &Input,
+    options: &RunOptions,
+) -> Result<Output, RunError> {
     let wants_loss =
         options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both);
-    if wants_loss {
-        let tokens = match (&options.labels, input) {
-            (Some(labels), _) => labels,
-            (None, Input::Tokens(tokens)) => tokens,
-            (None, _) => {
-                let message = "a loss needs tokens to predict: give RunOptions::labels";
-                return Err(RunError::Options(message.to_owned()));
-            }
-        };
-        let [batch, pos, d_vocab_out] = logits.dims();
-        if tokens.dims() != [batch, pos] || pos < 2 {
-            return Err(RunError::InputShape {
-                what: "the tokens to predict",
-                expected: format!("[{batch}, {pos}] with at least two positions"),
-                found: tokens.dims().to_vec(),
-            });
-        }
-        check_tokens(tokens, d_vocab_out)?;
-        if let Some(mask) = &options.attention_mask {
-            let mask = read_mask(mask, batch, pos)?;
-            if !mask.iter().any(|row| row.windows(2).any(|pair| pair[0] && pair[1])) {
-                return Err(RunError::Options(
-                    "the attention mask leaves no pair of neighboring tokens to take a loss of".to_owned(),
-                ));
-            }
-        }
-        let per_token = loss::per_token(logits.clone(), tokens.clone());
-        output.loss = Some(loss::mean(per_token.clone(), options.attention_mask.as_ref()));
-        output.loss_per_token = options.loss_per_token.then_some(per_token);
+    let wants_logits = matches!(options.return_type, ReturnType::Logits | ReturnType::Both);
+    if !wants_loss {
+        let stream = at_positions(stream, &options.logits_pos)?;
+        return Ok(Output { logits: Some(unembed.forward(hooks, stream)), ..Output::default() });
     }
-    if matches!(options.return_type, ReturnType::Logits | ReturnType::Both) {
-        output.logits = Some(logits);
+    if options.logits_pos != Slice::All {
+        let reason = "a loss needs the logits of every position: leave RunOptions::logits_pos as it is";
+        return Err(RunError::Options(reason.to_owned()));
     }
-    Ok(output)
+    let [batch, pos, _] = stream.dims();
+    let tokens = labels(input, options, [batch, pos, unembed.w_u.dims()[1]])?;
+    let seen = hooks.wants(HookPoint::UnembedIn) || hooks.wants(HookPoint::UnembedOut);
+    let (logits, per_token) = if wants_logits || seen || stream.is_autodiff() {
+        let logits = unembed.forward(hooks, stream);
+        (Some(logits.clone()), loss::per_token(logits, &tokens))
+    } else {
+        (None, loss::per_token_of_stream(unembed, stream, &tokens))
+    };
+    Ok(Output {
+        loss: Some(loss::mean(per_token.clone(), options.attention_mask.as_ref())),
+        loss_per_token: options.loss_per_token.then_some(per_token),
+        logits: logits.filter(|_| wants_logits),
+        resid: None,
+    })
 }
 
-fn check_tokens(tokens: &Tensor<2, Int>, d_vocab: usize) -> Result<(), RunError> {
+/// The positions of `stream` that logits are wanted for.
+fn at_positions(stream: Tensor<3>, positions: &Slice) -> Result<Tensor<3>, RunError> {
+    if *positions == Slice::All {
+        return Ok(stream);
+    }
+    let refuse = |error: SliceError| RunError::Options(format!("RunOptions::logits_pos: {error}"));
+    Ok(match positions.resolve(stream.dims()[1]).map_err(refuse)? {
+        Indices::Range(start, stop) => stream.narrow(1, start, stop - start),
+        Indices::List(list) => {
+            let list: Vec<i64> = list.into_iter().map(|at| at as i64).collect();
+            let device = stream.device().without_autodiff();
+            stream.select(1, Tensor::<1, Int>::from_data(list.as_slice(), &device))
+        }
+    })
+}
+
+/// The tokens to predict, `[batch · pos]`, checked.
+fn labels(
+    input: &Input,
+    options: &RunOptions,
+    [batch, pos, d_vocab_out]: [usize; 3],
+) -> Result<Vec<i64>, RunError> {
+    let tokens = match (&options.labels, input) {
+        (Some(labels), _) => labels,
+        (None, Input::Tokens(tokens)) => tokens,
+        (None, _) => {
+            let message = "a loss needs tokens to predict: give RunOptions::labels";
+            return Err(RunError::Options(message.to_owned()));
+        }
+    };
+    if tokens.dims() != [batch, pos] || pos < 2 {
+        return Err(RunError::InputShape {
+            what: "the tokens to predict",
+            expected: format!("[{batch}, {pos}] with at least two positions"),
+            found: tokens.dims().to_vec(),
+        });
+    }
+    let ids = check_tokens(tokens, d_vocab_out)?;
+    if let Some(mask) = &options.attention_mask {
+        let mask = read_mask(mask, batch, pos)?;
+        if !mask.iter().any(|row| row.windows(2).any(|pair| pair[0] && pair[1])) {
+            return Err(RunError::Options(
+                "the attention mask leaves no pair of neighboring tokens to take a loss of".to_owned(),
+            ));
+        }
+    }
+    Ok(ids)
+}
+
+/// The tokens on the host, each below `d_vocab`.
+fn check_tokens(tokens: &Tensor<2, Int>, d_vocab: usize) -> Result<Vec<i64>, RunError> {
     let [_, pos] = tokens.dims();
     let ids = read_ints(tokens)?;
     match ids.iter().position(|&token| usize::try_from(token).map_or(true, |token| token >= d_vocab)) {
-        None => Ok(()),
+        None => Ok(ids),
         Some(at) => Err(RunError::TokenOutOfRange { token: ids[at], row: at / pos, pos: at % pos, d_vocab }),
     }
 }

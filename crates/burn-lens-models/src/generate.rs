@@ -1,7 +1,8 @@
 //! Text generation, with a key-value cache.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_lens_hooks::{Hook, HookedModel, Hooks, Input, RunError, RunOptions};
+use burn_lens_hooks::{Hook, HookPoint, HookedModel, Hooks, Input, RunError, RunOptions};
+use burn_lens_tensor::Slice;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -168,13 +169,18 @@ impl<'a> Run<'a> {
             let mask: Vec<i64> = self.padding.iter().flat_map(row).collect();
             Tensor::<2, Int>::from_data(TensorData::new(mask, [batch, len - done]), &device)
         });
-        let options = RunOptions { attention_mask: mask, ..RunOptions::default() };
+        // Hooks on the unembedding see every position, as anywhere else.
+        let seen = hooks.wants(HookPoint::UnembedIn) || hooks.wants(HookPoint::UnembedOut);
+        let logits_pos = if seen { Slice::All } else { Slice::Index(-1) };
+        let options = RunOptions { attention_mask: mask, logits_pos, ..RunOptions::default() };
         let output =
             self.model.forward_with_past(&Input::Tokens(ids), &options, hooks, self.past.as_mut())?;
         if hooks.failed() {
             return Ok(Vec::new());
         }
-        let logits = output.into_logits()?.narrow(1, len - done - 1, 1);
+        let logits = output.into_logits()?;
+        let last = logits.dims()[1] - 1;
+        let logits = logits.narrow(1, last, 1);
         let d_vocab = logits.dims()[2];
         let values: Vec<f64> =
             logits.try_into_vec_as().map_err(|error| RunError::Device(format!("{error:?}")))?;

@@ -6,6 +6,7 @@
 //! - [`Parameters`]: the weights, by [`Param`]; [`processing`] turns them into others that
 //!   compute the same
 //! - [`convert`](mod@convert): checkpoints of other programs, by a table of rules
+//! - [`HookedTransformer::plan`]: what a run will compute and keep, before it runs
 //! - [`generate`]: text from a model, with a [`KvCache`]
 //!
 //! Nothing here opens a file: weights come through [`burn_lens_tensor::Weights`] and
@@ -26,6 +27,7 @@ mod kv_cache;
 mod loss;
 mod params;
 mod partial;
+mod plan;
 pub mod processing;
 mod sampling;
 mod source;
@@ -44,6 +46,7 @@ pub use generate::{FinishReason, GenerateOptions, Generated, StopCheck, generate
 pub use hf_config::HfConfig;
 pub use kv_cache::KvCache;
 pub use params::Parameters;
+pub use plan::{AttentionPath, Plan, PlannedKeep, PlannedPart, PlannedRun};
 pub use sampling::Sampling;
 pub use source::{Layout, Source, load_parameters};
 pub use transformer::HookedTransformer;

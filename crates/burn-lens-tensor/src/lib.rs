@@ -10,13 +10,17 @@
 //! - [`Weights`]: where named weights come from, without opening a file
 //! - [`grad_hook`]: an identity that hands the gradient passing through it to a closure
 //! - [`Norm`]: layer norm and root-mean-square norm, as arithmetic
+//! - [`kernels`]: the operations that transformers spend their time in, fused on the CPU
 //! - [`numeric`]: the few numerically delicate operations, written once
 //!
 //! Only the private module `backend` names a burn backend.
 
 mod any;
 mod backend;
+#[cfg(feature = "cpu")]
+mod cpu;
 mod dtype;
+pub mod kernels;
 mod nearest;
 mod norm;
 pub mod numeric;

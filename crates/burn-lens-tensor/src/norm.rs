@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::numeric;
+use crate::{kernels, numeric};
 
 /// Which norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,21 +43,18 @@ impl Norm {
             return x;
         }
         let (x, dtype) = numeric::widened(x);
-        let x = self.centered(x);
-        let normalized = x.clone() / self.scale(x);
-        self.affine(if normalized.dtype() == dtype { normalized } else { normalized.cast(dtype) })
+        let layer = self.kind == NormKind::Layer;
+        if x.dtype() == dtype {
+            return kernels::normalized(x, layer, self.eps, self.w.as_ref(), self.b.as_ref());
+        }
+        self.affine(kernels::normalized(x, layer, self.eps, None, None).cast(dtype))
     }
 
     /// What the scale divides: `x` less its mean over the last axis in a layer norm, `x`
     /// itself otherwise. Linear in `x`.
     #[must_use]
     pub fn centered<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        if self.kind == NormKind::Layer {
-            let mean = x.clone().mean_dim(D - 1);
-            x - mean
-        } else {
-            x
-        }
+        if self.kind == NormKind::Layer { kernels::centered(x) } else { x }
     }
 
     /// `sqrt(mean(x²) + eps)` of a centered `x`, the last axis kept with length 1.

@@ -2,9 +2,9 @@
 //!
 //! Half-precision inputs are computed in `f32` and cast back; `f64` stays `f64`.
 
-use burn::tensor::{DType, Tensor, activation};
+use burn::tensor::{DType, Tensor};
 
-use crate::FloatType;
+use crate::{FloatType, kernels};
 
 /// Runs `f` in the accumulator type of `x` and casts the result back.
 fn in_accumulator<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
@@ -24,26 +24,26 @@ pub fn widened<const D: usize>(x: Tensor<D>) -> (Tensor<D>, DType) {
 /// Softmax over the last axis.
 #[must_use]
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    in_accumulator(x, |x| activation::softmax(x, D - 1))
+    in_accumulator(x, kernels::softmax)
 }
 
 /// Log-softmax over the last axis, in the accumulator type (it is **not** cast back: a
 /// log-probability in half precision has lost what it was computed for).
 #[must_use]
 pub fn log_softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::log_softmax(widened(x).0, D - 1)
+    kernels::log_softmax(widened(x).0)
 }
 
 /// `cap · tanh(x / cap)`: smoothly bounds `x` to `±cap`.
 #[must_use]
 pub fn soft_cap<const D: usize>(x: Tensor<D>, cap: f64) -> Tensor<D> {
-    in_accumulator(x, |x| (x / cap).tanh() * cap)
+    in_accumulator(x, |x| kernels::soft_cap(x, cap))
 }
 
 /// The root of the mean square over the last axis: `sqrt(mean(x²) + eps)`, axis kept.
 #[must_use]
 pub fn root_mean_square<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
-    ((x.clone() * x).mean_dim(D - 1) + eps).sqrt()
+    kernels::root_mean_square(x, eps)
 }
 
 /// `x` laid out anew in memory, row-major; what a transposed view needs before many products.

@@ -1,7 +1,8 @@
 //! Shared by the tests: which device, golden files, how close is close.
 //!
 //! Tests run on the device that `BURN_LENS_DEVICE` names, `cpu` if it is not set, so one suite
-//! serves every backend.
+//! serves every backend. `BURN_LENS_SIMD` (`Baseline`, `Avx2`, `Avx512`) chooses the instructions
+//! of the CPU's kernels.
 
 mod close;
 mod golden;
@@ -9,7 +10,7 @@ mod golden;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
-use burn_lens_tensor::{DeviceSpec, FloatType};
+use burn_lens_tensor::{DeviceSpec, FloatType, kernels::SimdPath};
 
 pub use close::{Tolerance, assert_close, relative_error};
 pub use golden::Golden;
@@ -18,10 +19,14 @@ pub use golden::Golden;
 ///
 /// # Panics
 ///
-/// If `BURN_LENS_DEVICE` names none, or one that is not there: a conformance run must not
-/// silently test another.
+/// If `BURN_LENS_DEVICE` or `BURN_LENS_SIMD` names none, or one that is not there: a conformance
+/// run must not silently test another.
 #[must_use]
 pub fn device() -> Device {
+    if let Ok(name) = std::env::var("BURN_LENS_SIMD") {
+        let path = SimdPath::ALL.into_iter().find(|path| format!("{path:?}") == name);
+        assert!(path.is_some_and(SimdPath::choose), "BURN_LENS_SIMD: this processor has no {name}");
+    }
     device_spec().open().unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, HookedModel, ModelWeights, NormPlacement, NormSite, Param, RunError};
-use burn_lens_tensor::{AnyTensor, Slice, TypedTensor};
+use burn_lens_tensor::{AnyTensor, Slice, TypedTensor, kernels};
 
 use super::{FrozenNorm, Residuals, slice_axis};
 use crate::AnalysisError;
@@ -76,10 +76,8 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         let z: Tensor<4> = self.get(HookPoint::AttnZ(layer), pos)?;
         let [batch, pos_len, heads, d_head] = z.dims();
         let w_o: Tensor<2> = self.model.weight(Param::WO(layer))?;
-        let mut out = z.reshape([batch, pos_len, heads * d_head]).matmul(w_o.unsqueeze());
-        if let Some(b_o) = self.model.find_weight::<1>(Param::BO(layer)) {
-            out = out + b_o.unsqueeze();
-        }
+        let b_o = self.model.find_weight::<1>(Param::BO(layer));
+        let out = kernels::linear(z.reshape([batch, pos_len, heads * d_head]), w_o, b_o);
         self.written(self.attn_write_norm(layer), out, pos)
     }
 
@@ -91,10 +89,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         }
         let post: Tensor<3> = self.get(HookPoint::MlpPost(layer), pos)?;
         let w_out: Tensor<2> = self.model.weight(Param::WOut(layer))?;
-        let mut out = post.matmul(w_out.unsqueeze());
-        if let Some(b_out) = self.model.find_weight::<1>(Param::BOut(layer)) {
-            out = out + b_out.unsqueeze();
-        }
+        let out = kernels::linear(post, w_out, self.model.find_weight::<1>(Param::BOut(layer)));
         self.written(self.mlp_write_norm(layer), out, pos)
     }
 

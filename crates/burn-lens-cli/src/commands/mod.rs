@@ -15,6 +15,7 @@ mod hooks;
 mod info;
 mod lens;
 mod patch;
+mod plan;
 mod run;
 mod sae;
 mod steer;

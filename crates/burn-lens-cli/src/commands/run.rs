@@ -14,6 +14,7 @@ use burn_lens::{
 };
 use serde_json::{Value, json};
 
+use super::plan::plan;
 use crate::{
     args::RunArgs,
     edits::Texts,
@@ -33,6 +34,12 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
     let lens = load(&args.name, &args.model, progress)?;
     let tokens = prompts::tokens(&args.input, &lens)?;
     let hooks = args.edits.hooks(&lens, &Texts::of_run(&tokens.batch.attention_mask))?;
+    if args.plan {
+        let options = RunOptions { stop_at_layer: args.stop_at_layer, ..tokens.options() };
+        let kept =
+            if args.save.is_some() { points(args, &lens, &tokens, (&options, &hooks))? } else { Vec::new() };
+        return plan(args, &lens, (&tokens, &options), hooks, &kept);
+    }
     match &args.save {
         None => {
             let step = progress.step("running");

@@ -160,3 +160,22 @@ fn controls_are_seeded() {
     assert_ne!(random, run(&["--control", "shuffled", "--seed", "1"]));
     assert_ne!(random, run(&[]));
 }
+
+#[test]
+fn a_plan_runs_nothing() {
+    let folder = folder();
+    let (model, tokens) = (fixture("tl-ln"), fixture_file("tl-ln", "golden.safetensors"));
+    let run = |args: &[&str]| {
+        let args = [&["run", &model, "--tokens", &tokens, "--plan"], args].concat();
+        json_in(folder.path(), &args)
+    };
+    let plan = run(&[]);
+    assert_eq!(plan["attention"]["path"], "fused", "{plan}");
+    assert_eq!(plan["kept_bytes"], 0);
+    let plan = run(&["--save", "out.safetensors", "--names", "pattern1", "--pos", "-1"]);
+    assert_eq!(plan["attention"]["layers"], serde_json::json!([1]), "{plan}");
+    assert_eq!(plan["kept"][0]["name"], "blocks.1.attn.hook_pattern");
+    let plan = run(&["--ablate", "pattern0:head=0"]);
+    assert_eq!(plan["attention"]["layers"], serde_json::json!([0]), "{plan}");
+    assert!(!folder.path().join("out.safetensors").exists(), "a plan wrote a file");
+}

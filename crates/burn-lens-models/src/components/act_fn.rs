@@ -1,9 +1,12 @@
 //! The non-linearities of MLPs, by TransformerLens's names.
 
-use std::{f64::consts::PI, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use burn::tensor::{Tensor, activation};
-use burn_lens_tensor::{nearest, numeric};
+use burn_lens_tensor::{
+    kernels::{self, Activation},
+    nearest, numeric,
+};
 
 /// A neuron's non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,14 +43,20 @@ impl ActFn {
                 let x = activation::relu(x);
                 x.clone() * x
             }
-            Self::Gelu => activation::gelu(x),
-            Self::GeluTanh => {
-                let cubed = x.clone() * x.clone() * x.clone();
-                let inner = (x.clone() + cubed * 0.044_715) * (2.0 / PI).sqrt();
-                x * 0.5 * (inner.tanh() + 1.0)
-            }
-            Self::Silu => activation::silu(x),
+            Self::Gelu => kernels::activation(x, Activation::Gelu),
+            Self::GeluTanh => kernels::activation(x, Activation::GeluTanh),
+            Self::Silu => kernels::activation(x, Activation::Silu),
             Self::Solu | Self::SoluLn => x.clone() * numeric::softmax(x),
+        }
+    }
+
+    /// `act(x) ⊙ y`, of tensors `[batch, pos, d_mlp]`.
+    pub(crate) fn gated(self, x: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
+        match self {
+            Self::Gelu => kernels::gated(x, y, Activation::Gelu),
+            Self::GeluTanh => kernels::gated(x, y, Activation::GeluTanh),
+            Self::Silu => kernels::gated(x, y, Activation::Silu),
+            Self::Relu | Self::Relu2 | Self::Solu | Self::SoluLn => self.apply(x) * y,
         }
     }
 

@@ -3,14 +3,20 @@
 //! Hook points, in the order they fire: `hook_q`, `hook_k`, `hook_v`, `q_norm.*`, `k_norm.*`,
 //! `hook_rot_q`, `hook_rot_k`, `hook_attn_scores`, `hook_pattern`, `hook_z`, `hook_result`.
 //!
+//! Where nobody asks for scores or pattern they are never stored, if the device has a kernel for
+//! that: the result is the same to the last bit.
+//!
 //! Grouped queries are multiplied with their shared keys and values without repeating these:
 //! the query heads of a group are stacked along the position axis.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, Hooks};
-use burn_lens_tensor::numeric;
+use burn_lens_tensor::{
+    kernels::{self, AttentionScores},
+    numeric,
+};
 
-use super::{HookedNorm, Norm, NormKind, Positions, alibi, mask::Mask, rotary::RotaryTable};
+use super::{Alibi, HookedNorm, Norm, NormKind, Positions, mask::Mask, rotary::RotaryTable};
 use crate::{ModelConfig, ModelError, Param, Parameters};
 
 /// One projection into heads.
@@ -41,7 +47,6 @@ pub(crate) struct Attention {
     scale: f64,
     soft_cap: Option<f64>,
     clip: Option<f64>,
-    alibi: bool,
     /// Which mask of the pass applies here.
     pub(crate) window: Option<usize>,
 }
@@ -58,29 +63,57 @@ pub(crate) struct AttentionInput {
 /// Where this pass' positions are, and what they may see.
 pub(crate) struct Reach<'a> {
     pub(crate) rotary: Option<&'a RotaryTable>,
-    pub(crate) mask: Option<&'a Mask>,
+    pub(crate) mask: &'a Mask,
+    pub(crate) alibi: Option<&'a Alibi>,
     pub(crate) past: Option<&'a mut LayerKeyValues>,
 }
 
-/// The keys (rotated) and values of earlier passes, `[batch, n_kv_heads, key_pos, d_head]`.
+/// The keys (rotated) and values of earlier passes, `[batch, n_kv_heads, room, d_head]`, of
+/// which the first `len` positions are filled.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LayerKeyValues(Option<[Tensor<4>; 2]>);
+pub(crate) struct LayerKeyValues {
+    buffers: Option<[Tensor<4>; 2]>,
+    len: usize,
+}
 
 impl LayerKeyValues {
     /// These keys and values.
     pub(crate) fn of(keys: Tensor<4>, values: Tensor<4>) -> Self {
-        Self(Some([keys, values]))
+        let len = keys.dims()[2];
+        Self { buffers: Some([keys, values]), len }
     }
 
-    /// Appends and returns all.
+    /// Appends and returns all. Buffers that are full are replaced by ones with room for twice
+    /// as much; one that nobody else holds is written in place.
     fn extend(&mut self, k: Tensor<4>, v: Tensor<4>) -> [Tensor<4>; 2] {
-        let all = match self.0.take() {
-            None => [k, v],
-            Some([past_k, past_v]) => [Tensor::cat(vec![past_k, k], 2), Tensor::cat(vec![past_v, v], 2)],
-        };
-        self.0 = Some(all.clone());
-        all
+        let (start, len) = (self.len, self.len + k.dims()[2]);
+        self.len = len;
+        let mut past = self.buffers.take().map_or([None, None], |past| past.map(Some)).into_iter();
+        let buffers = [k, v].map(|new| appended(past.next().flatten(), new, start));
+        self.buffers = Some(buffers.clone());
+        buffers.map(|buffer| buffer.narrow(2, 0, len))
     }
+}
+
+/// `past` with `new` at `start..`, in a larger buffer if it has no room.
+fn appended(past: Option<Tensor<4>>, new: Tensor<4>, start: usize) -> Tensor<4> {
+    /// Room for this many positions at least.
+    const ROOM: usize = 64;
+    let [batch, heads, pos, d_head] = new.dims();
+    let end = start + pos;
+    let at = |range: std::ops::Range<usize>| [0..batch, 0..heads, range, 0..d_head];
+    let buffer = match past {
+        Some(past) if past.dims()[2] >= end => past,
+        past => {
+            let room = end.next_power_of_two().max(ROOM);
+            let buffer = Tensor::zeros([batch, heads, room, d_head], (&new.device(), new.dtype()));
+            match past {
+                None => buffer,
+                Some(past) => buffer.slice_assign(at(0..start), past.narrow(2, 0, start)),
+            }
+        }
+    };
+    buffer.slice_assign(at(start..end), new)
 }
 
 impl Attention {
@@ -107,7 +140,6 @@ impl Attention {
             scale: attention.scale * by_layer,
             soft_cap: attention.scores_soft_cap,
             clip: attention.clip_qkv,
-            alibi: config.positions == Positions::Alibi,
             window: attention.windows[layer],
         })
     }
@@ -124,7 +156,7 @@ impl Attention {
         input: AttentionInput,
         reach: Reach<'_>,
     ) -> Tensor<3> {
-        let Reach { rotary, mask, past } = reach;
+        let Reach { rotary, mask, alibi, past } = reach;
         let [q, k, v] = self.queries_keys_values(hooks, layer, input);
         let (q, k) = match rotary {
             None => (q, k),
@@ -137,10 +169,27 @@ impl Attention {
         if let Some(past) = past {
             [k, v] = past.extend(k, v);
         }
-        let scores = self.masked_scores(q, k, mask);
-        let scores = hooks.at(HookPoint::AttnScores(layer), scores);
-        let pattern = hooks.at(HookPoint::AttnPattern(layer), self.pattern(scores, mask));
-        self.forward_from_z(hooks, layer, self.mixed(pattern, v))
+        let z = self.mixed_values(hooks, layer, [q, k, v], (mask, alibi));
+        self.forward_from_z(hooks, layer, z)
+    }
+
+    /// Values mixed by heads, `[batch, pos, n_heads, d_head]`, through scores and pattern where
+    /// hooks ask for them or there is no kernel.
+    fn mixed_values(
+        &self,
+        hooks: &mut Hooks<'_>,
+        layer: usize,
+        [q, k, v]: [Tensor<4>; 3],
+        (mask, alibi): (&Mask, Option<&Alibi>),
+    ) -> Tensor<4> {
+        let parts = Parts { attention: self, mask, alibi, how: self.scoring(mask, alibi) };
+        let seen = hooks.wants(HookPoint::AttnScores(layer)) || hooks.wants(HookPoint::AttnPattern(layer));
+        let z = if seen { None } else { kernels::attention([&q, &k, &v], self.sinks.as_ref(), &parts.how) };
+        z.unwrap_or_else(|| {
+            let scores = hooks.at(HookPoint::AttnScores(layer), parts.scores(q, k));
+            let pattern = hooks.at(HookPoint::AttnPattern(layer), parts.pattern(scores));
+            parts.mixed(pattern, v)
+        })
     }
 
     /// From the values that heads mixed, `[batch, pos, n_heads, d_head]`.
@@ -168,9 +217,9 @@ impl Attention {
         let pos = x.dims()[1];
         let q = self.q.forward(&x.clone().narrow(1, pos - read, read), None, self.d_head);
         let q = self.finished(q, self.q_norm.as_ref(), tail.rotary);
-        let pattern = self.pattern(self.masked_scores(q, k, tail.mask), tail.mask);
-        let z = self.mixed(pattern, v);
-        self.written(&mut Hooks::none(), 0, z)
+        let mut hooks = Hooks::none();
+        let z = self.mixed_values(&mut hooks, 0, [q, k, v], (tail.mask, tail.alibi));
+        self.written(&mut hooks, 0, z)
     }
 
     /// # Shapes
@@ -240,61 +289,13 @@ impl Attention {
         }
     }
 
-    /// # Shapes
-    ///
-    /// - `q`: `[batch, pos, n_heads, d_head]`, `k`: `[batch, n_kv_heads, key_pos, d_head]`
-    /// - returns: `[batch, n_heads, query_pos, key_pos]`
-    fn masked_scores(&self, q: Tensor<4>, k: Tensor<4>, mask: Option<&Mask>) -> Tensor<4> {
-        let [batch, queries, n_heads, d_head] = q.dims();
-        let [_, n_kv_heads, keys, _] = k.dims();
-        let group = n_heads / n_kv_heads;
-        let (device, dtype) = (q.device(), q.dtype());
-        let q = q.swap_dims(1, 2).reshape([batch, n_kv_heads, group * queries, d_head]);
-        let scores = q.matmul(k.transpose()) / self.scale;
-        let mut scores = scores.reshape([batch, n_heads, queries, keys]);
-        if let Some(cap) = self.soft_cap {
-            scores = numeric::soft_cap(scores, cap);
+    fn scoring(&self, mask: &Mask, alibi: Option<&Alibi>) -> AttentionScores {
+        AttentionScores {
+            scale: self.scale,
+            soft_cap: self.soft_cap,
+            slopes: alibi.map(|alibi| alibi.slopes.clone()),
+            sight: mask.sight.clone(),
         }
-        if self.alibi {
-            scores = scores + alibi::bias(n_heads, queries, keys, &device.without_autodiff(), dtype);
-        }
-        match mask {
-            None => scores,
-            Some(mask) => {
-                let hidden = mask.hidden.clone().expand([batch, n_heads, queries, keys]);
-                scores.mask_fill(hidden, f64::NEG_INFINITY)
-            }
-        }
-    }
-
-    /// Softmax over keys (and the head's sink, which is then dropped); zero for queries that see
-    /// nothing.
-    fn pattern(&self, scores: Tensor<4>, mask: Option<&Mask>) -> Tensor<4> {
-        let dims = scores.dims();
-        let [batch, n_heads, queries, keys] = dims;
-        let pattern = match &self.sinks {
-            None => numeric::softmax(scores),
-            Some(sinks) => {
-                let sinks = sinks.clone().reshape([1, n_heads, 1, 1]).expand([batch, n_heads, queries, 1]);
-                numeric::softmax(Tensor::cat(vec![scores, sinks], 3)).narrow(3, 0, keys)
-            }
-        };
-        match mask.and_then(|mask| mask.blind.as_ref()) {
-            None => pattern,
-            Some(blind) => pattern.mask_fill(blind.clone().expand(dims), 0.0),
-        }
-    }
-
-    /// # Shapes
-    ///
-    /// - `pattern`: `[batch, n_heads, query_pos, key_pos]`, `v`: `[batch, n_kv_heads, key_pos, d_head]`
-    /// - returns: `[batch, query_pos, n_heads, d_head]`
-    fn mixed(&self, pattern: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
-        let [batch, n_heads, queries, keys] = pattern.dims();
-        let n_kv_heads = v.dims()[1];
-        let group = n_heads / n_kv_heads;
-        let pattern = pattern.reshape([batch, n_kv_heads, group * queries, keys]);
-        pattern.matmul(v).reshape([batch, n_heads, queries, self.d_head]).swap_dims(1, 2)
     }
 
     /// # Shapes
@@ -318,7 +319,86 @@ impl Attention {
                 };
             }
         }
-        module::linear(z.reshape([batch, pos, n_heads * d_head]), self.w_o.clone(), self.b_o.clone())
+        kernels::linear(z.reshape([batch, pos, n_heads * d_head]), self.w_o.clone(), self.b_o.clone())
+    }
+}
+
+/// Attention in steps that hooks can see: by kernels where there are some, else by burn.
+struct Parts<'a> {
+    attention: &'a Attention,
+    mask: &'a Mask,
+    alibi: Option<&'a Alibi>,
+    how: AttentionScores,
+}
+
+impl Parts<'_> {
+    /// # Shapes
+    ///
+    /// - `q`: `[batch, pos, n_heads, d_head]`, `k`: `[batch, n_kv_heads, key_pos, d_head]`
+    /// - returns: `[batch, n_heads, query_pos, key_pos]`
+    fn scores(&self, q: Tensor<4>, k: Tensor<4>) -> Tensor<4> {
+        if let Some(scores) = kernels::scores(&q, &k, &self.how) {
+            return scores;
+        }
+        let [batch, queries, n_heads, d_head] = q.dims();
+        let [_, n_kv_heads, keys, _] = k.dims();
+        let group = n_heads / n_kv_heads;
+        let (device, dtype) = (q.device(), q.dtype());
+        let q = q.swap_dims(1, 2).reshape([batch, n_kv_heads, group * queries, d_head]);
+        let scores = q.matmul(k.transpose()) / self.attention.scale;
+        let mut scores = scores.reshape([batch, n_heads, queries, keys]);
+        if let Some(cap) = self.attention.soft_cap {
+            scores = numeric::soft_cap(scores, cap);
+        }
+        if let Some(alibi) = self.alibi {
+            scores = scores + alibi.bias(&device.without_autodiff(), dtype);
+        }
+        match self.mask.hidden() {
+            None => scores,
+            Some(hidden) => {
+                let hidden = hidden.clone().expand([batch, n_heads, queries, keys]);
+                scores.mask_fill(hidden, f64::NEG_INFINITY)
+            }
+        }
+    }
+
+    /// Softmax over keys (and the head's sink, which is then dropped); zero for queries that see
+    /// nothing.
+    fn pattern(&self, scores: Tensor<4>) -> Tensor<4> {
+        let sinks = self.attention.sinks.as_ref();
+        let scores = match kernels::pattern(scores, sinks, &self.how) {
+            Ok(pattern) => return pattern,
+            Err(scores) => scores,
+        };
+        let dims = scores.dims();
+        let [batch, n_heads, queries, keys] = dims;
+        let pattern = match sinks {
+            None => numeric::softmax(scores),
+            Some(sinks) => {
+                let sinks = sinks.clone().reshape([1, n_heads, 1, 1]).expand([batch, n_heads, queries, 1]);
+                numeric::softmax(Tensor::cat(vec![scores, sinks], 3)).narrow(3, 0, keys)
+            }
+        };
+        match self.mask.blind() {
+            None => pattern,
+            Some(blind) => pattern.mask_fill(blind.clone().expand(dims), 0.0),
+        }
+    }
+
+    /// # Shapes
+    ///
+    /// - `pattern`: `[batch, n_heads, query_pos, key_pos]`, `v`: `[batch, n_kv_heads, key_pos, d_head]`
+    /// - returns: `[batch, query_pos, n_heads, d_head]`
+    fn mixed(&self, pattern: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
+        if let Some(z) = kernels::mixed(&pattern, &v) {
+            return z;
+        }
+        let [batch, n_heads, queries, keys] = pattern.dims();
+        let n_kv_heads = v.dims()[1];
+        let group = n_heads / n_kv_heads;
+        let pattern = pattern.reshape([batch, n_kv_heads, group * queries, keys]);
+        let z = pattern.matmul(v).reshape([batch, n_heads, queries, self.attention.d_head]);
+        z.swap_dims(1, 2)
     }
 }
 
@@ -331,7 +411,7 @@ impl Projection {
         let [batch, pos, d_model] = shared.dims();
         let shape = [batch, pos, self.heads, d_head];
         let Some(fork) = fork else {
-            return module::linear(shared.clone(), self.w.clone(), self.b.clone()).reshape(shape);
+            return kernels::linear(shared.clone(), self.w.clone(), self.b.clone()).reshape(shape);
         };
         let fork = fork.permute([2, 0, 1, 3]).reshape([self.heads, batch * pos, d_model]);
         let w = self.w.clone().reshape([d_model, self.heads, d_head]).permute([1, 0, 2]);

@@ -1,8 +1,9 @@
 //! Which positions there are, and which may see which.
 
-use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use burn_lens_tensor::kernels::Sight;
 
 /// The absolute position of each token of a pass, and which are padding.
 #[derive(Clone, Debug)]
@@ -49,79 +50,86 @@ impl PositionIds {
     }
 }
 
-/// What a query may not see.
+/// What each query sees, as numbers; as tensors only where an operation asks for them.
 #[derive(Clone, Debug)]
 pub(crate) struct Mask {
-    /// `[batch or 1, 1, query_pos, key_pos]`, true where the score becomes `-inf`.
-    pub(crate) hidden: Tensor<4, Bool>,
-    /// `[batch, 1, query_pos, 1]`, true for queries that see nothing at all (padding), whose
-    /// pattern is zero.
-    pub(crate) blind: Option<Tensor<4, Bool>>,
+    pub(crate) sight: Sight,
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    device: Device,
+    tensors: OnceLock<MaskTensors>,
+}
+
+#[derive(Clone, Debug)]
+struct MaskTensors {
+    hidden: Option<Tensor<4, Bool>>,
+    blind: Option<Tensor<4, Bool>>,
+}
+
+impl Mask {
+    /// `[batch or 1, 1, query_pos, key_pos]`, true where the score becomes `-inf`; `None` where
+    /// every query sees every key.
+    pub(crate) fn hidden(&self) -> Option<&Tensor<4, Bool>> {
+        self.tensors().hidden.as_ref()
+    }
+
+    /// `[batch or 1, 1, query_pos, 1]`, true for queries that see nothing at all (padding),
+    /// whose pattern is zero; `None` where there are none.
+    pub(crate) fn blind(&self) -> Option<&Tensor<4, Bool>> {
+        self.tensors().blind.as_ref()
+    }
+
+    fn tensors(&self) -> &MaskTensors {
+        self.tensors.get_or_init(|| {
+            let (batch, queries, keys) = (self.batch, self.queries, self.keys);
+            let rows = || (0..batch).flat_map(|row| (0..queries).map(move |query| (row, query)));
+            let sees = |row, query, key| self.sight.sees(row, query, key, keys);
+            let hidden: Vec<bool> =
+                rows().flat_map(|(row, query)| (0..keys).map(move |key| !sees(row, query, key))).collect();
+            let blind: Vec<bool> = rows().map(|(row, query)| self.sight.is_blind(row, query, keys)).collect();
+            let tensor = |values: Vec<bool>, width: usize| {
+                let any = values.contains(&true);
+                let data = TensorData::new(values, [batch, 1, queries, width]);
+                any.then(|| Tensor::from_data(data, &self.device))
+            };
+            MaskTensors { hidden: tensor(hidden, keys), blind: tensor(blind, 1) }
+        })
+    }
 }
 
 /// The masks of one pass, one for each window length that the model has.
-#[derive(Debug, Default)]
-pub(crate) struct Masks(HashMap<Option<usize>, Option<Mask>>);
+#[derive(Debug)]
+pub(crate) struct Masks(Vec<Mask>);
 
 impl Masks {
-    /// Builds the masks for queries at the last `queries` of `keys` positions.
+    /// Masks for queries at the last `queries` of `keys` positions.
     ///
     /// `padding` is `[batch][key_pos]`, true for tokens.
     pub(crate) fn new(
         windows: &[Option<usize>],
         bidirectional: bool,
-        queries: usize,
-        keys: usize,
+        [queries, keys]: [usize; 2],
         tokens: Option<&[Vec<bool>]>,
         device: &Device,
     ) -> Self {
-        let mut masks = HashMap::new();
+        let batch = tokens.map_or(1, <[_]>::len);
+        let tokens: Option<Arc<[bool]>> = tokens.map(|tokens| tokens.concat().into());
+        let mut masks: Vec<Mask> = Vec::new();
         for &window in windows {
-            masks
-                .entry(window)
-                .or_insert_with(|| build(window, bidirectional, queries, keys, tokens, device));
+            if masks.iter().any(|mask| mask.sight.window == window) {
+                continue;
+            }
+            let sight =
+                Sight { first: keys - queries, causal: !bidirectional, window, tokens: tokens.clone() };
+            let tensors = OnceLock::new();
+            masks.push(Mask { sight, batch, queries, keys, device: device.clone(), tensors });
         }
         Self(masks)
     }
 
-    pub(crate) fn get(&self, window: Option<usize>) -> Option<&Mask> {
-        self.0.get(&window)?.as_ref()
+    pub(crate) fn get(&self, window: Option<usize>) -> &Mask {
+        let found = self.0.iter().find(|mask| mask.sight.window == window);
+        found.expect("there is a mask for the window of every layer")
     }
-}
-
-fn build(
-    window: Option<usize>,
-    bidirectional: bool,
-    queries: usize,
-    keys: usize,
-    tokens: Option<&[Vec<bool>]>,
-    device: &Device,
-) -> Option<Mask> {
-    let first = keys - queries;
-    let sees = |query: usize, key: usize| {
-        let near = window.is_none_or(|window| key + window > query);
-        near && (bidirectional || key <= query)
-    };
-    let all_seen = (0..queries).all(|query| (0..keys).all(|key| sees(first + query, key)));
-    if all_seen && tokens.is_none() {
-        return None;
-    }
-    let batch = tokens.map_or(1, <[_]>::len);
-    let mut hidden = Vec::with_capacity(batch * queries * keys);
-    let mut blind = Vec::with_capacity(batch * queries);
-    for row in 0..batch {
-        for query in 0..queries {
-            let start = hidden.len();
-            hidden.extend(
-                (0..keys)
-                    .map(|key| !(sees(first + query, key) && tokens.is_none_or(|tokens| tokens[row][key]))),
-            );
-            blind.push(hidden[start..].iter().all(|&hidden| hidden));
-        }
-    }
-    let any_blind = blind.contains(&true);
-    Some(Mask {
-        hidden: Tensor::from_data(TensorData::new(hidden, [batch, 1, queries, keys]), device),
-        blind: any_blind.then(|| Tensor::from_data(TensorData::new(blind, [batch, 1, queries, 1]), device)),
-    })
 }

@@ -6,8 +6,9 @@
 //! Hook points, in the order they fire: `mlp.hook_pre`, `mlp.hook_pre_linear` (gated),
 //! `mlp.hook_mid` and `mlp.ln.*` (SoLU with a norm), `mlp.hook_post`.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, Hooks};
+use burn_lens_tensor::kernels;
 
 use super::{ActFn, HookedNorm, Norm, NormKind};
 use crate::{
@@ -81,16 +82,16 @@ impl Mlp {
     pub(crate) fn forward(&self, hooks: &mut Hooks<'_>, layer: usize, x: Tensor<3>) -> Tensor<3> {
         let post = match &self.gate {
             None => {
-                let pre = module::linear(x, self.w_in.clone(), self.b_in.clone());
+                let pre = kernels::linear(x, self.w_in.clone(), self.b_in.clone());
                 let pre = hooks.at(HookPoint::MlpPre(layer), pre);
                 self.activated(hooks, layer, pre)
             }
             Some(gate) => {
-                let pre = module::linear(x.clone(), gate.w.clone(), gate.b.clone());
+                let pre = kernels::linear(x.clone(), gate.w.clone(), gate.b.clone());
                 let pre = hooks.at(HookPoint::MlpPre(layer), pre);
-                let linear = module::linear(x, self.w_in.clone(), self.b_in.clone());
+                let linear = kernels::linear(x, self.w_in.clone(), self.b_in.clone());
                 let linear = hooks.at(HookPoint::MlpPreLinear(layer), linear);
-                let post = self.act_fn.apply(pre) * linear;
+                let post = self.act_fn.gated(pre, linear);
                 match &gate.b_post {
                     Some(b) => post + b.clone().unsqueeze(),
                     None => post,
@@ -98,7 +99,7 @@ impl Mlp {
             }
         };
         let post = hooks.at(HookPoint::MlpPost(layer), post);
-        module::linear(post, self.w_out.clone(), self.b_out.clone())
+        kernels::linear(post, self.w_out.clone(), self.b_out.clone())
     }
 
     /// The hooks that the MLP fires in every run, in firing order.

@@ -15,6 +15,7 @@ pub use act_fn::{ActFn, UnknownActFn};
 pub use burn_lens_tensor::{Norm, NormKind};
 pub use rotary::{Pairing, Rotary, RotaryScaling};
 
+pub(crate) use alibi::Alibi;
 pub(crate) use attention::{Attention, AttentionInput, LayerKeyValues, Reach};
 pub(crate) use embed::{Embed, PosEmbed};
 pub(crate) use mask::{Masks, PositionIds};

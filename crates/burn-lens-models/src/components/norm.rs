@@ -35,6 +35,9 @@ impl HookedNorm for Norm {
         if self.kind == NormKind::None {
             return x;
         }
+        if !hooks.wants(scale_point) && !hooks.wants(normalized_point) {
+            return self.apply(x);
+        }
         let (x, dtype) = numeric::widened(x);
         let x = self.centered(x);
         let scale = hooks.at(scale_point, self.scale(x.clone()));

@@ -2,8 +2,9 @@
 //!
 //! Hook points: `hook_read_in`, `hook_read_out`.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, Hooks, Param};
+use burn_lens_tensor::kernels;
 
 use crate::{ModelError, Parameters};
 
@@ -26,7 +27,7 @@ impl ReadIn {
     /// - `x`: `[batch, pos, d_in]`
     /// - returns: `[batch, pos, d_model]`
     pub(crate) fn forward(&self, hooks: &mut Hooks<'_>, x: Tensor<3>) -> Tensor<3> {
-        hooks.at(HookPoint::ReadIn, module::linear(x, self.w.clone(), self.b.clone()))
+        hooks.at(HookPoint::ReadIn, kernels::linear(x, self.w.clone(), self.b.clone()))
     }
 }
 
@@ -49,6 +50,6 @@ impl ReadOut {
     /// - `x`: `[batch, pos, d_model]`
     /// - returns: `[batch, pos, d_out]`
     pub(crate) fn forward(&self, hooks: &mut Hooks<'_>, x: Tensor<3>) -> Tensor<3> {
-        hooks.at(HookPoint::ReadOut, module::linear(x, self.w.clone(), self.b.clone()))
+        hooks.at(HookPoint::ReadOut, kernels::linear(x, self.w.clone(), self.b.clone()))
     }
 }

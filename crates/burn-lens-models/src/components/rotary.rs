@@ -10,6 +10,7 @@
 use std::f64::consts::PI;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_lens_tensor::kernels::{self, Turns};
 
 /// How queries and keys are rotated.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +93,8 @@ pub(crate) struct RotaryTable {
     /// `[batch or 1, pos, 1, dim / 2]`
     cos: Tensor<4>,
     sin: Tensor<4>,
+    /// The same on the host.
+    turns: Turns,
     dim: usize,
     pairing: Pairing,
 }
@@ -163,14 +166,19 @@ impl Rotary {
         };
         let pos = positions.first().map_or(0, Vec::len);
         let shape = [positions.len(), pos, 1, self.dim / 2];
+        let cos: Vec<f64> = angles().map(|angle| factor * angle.cos()).collect();
+        let sin: Vec<f64> = angles().map(|angle| factor * angle.sin()).collect();
+        let host = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+        let turns = Turns {
+            cos: host(&cos),
+            sin: host(&sin),
+            positions: positions.len() * pos,
+            half: self.dim / 2,
+            adjacent: self.pairing == Pairing::Adjacent,
+        };
         let tensor =
             |values: Vec<f64>| Tensor::<4>::from_data(TensorData::new(values, shape), (device, dtype));
-        RotaryTable {
-            cos: tensor(angles().map(|angle| factor * angle.cos()).collect()),
-            sin: tensor(angles().map(|angle| factor * angle.sin()).collect()),
-            dim: self.dim,
-            pairing: self.pairing,
-        }
+        RotaryTable { cos: tensor(cos), sin: tensor(sin), turns, dim: self.dim, pairing: self.pairing }
     }
 }
 
@@ -181,6 +189,10 @@ impl RotaryTable {
     ///
     /// - `x`: `[batch, pos, heads, d_head]`; returns the same
     pub(crate) fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::rotate(x, &self.turns, |x| self.composed(x))
+    }
+
+    fn composed(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, pos, heads, d_head] = x.dims();
         let half = self.dim / 2;
         let rotated = x.clone().narrow(3, 0, self.dim);

@@ -2,9 +2,9 @@
 //!
 //! Hook points: `unembed.hook_in`, `unembed.hook_out` (before any soft-cap).
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, Hooks};
-use burn_lens_tensor::numeric;
+use burn_lens_tensor::{kernels, numeric};
 
 /// The unembedding.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ impl Unembed {
     /// - returns: `[batch, pos, d_vocab_out]`
     pub(crate) fn forward(&self, hooks: &mut Hooks<'_>, x: Tensor<3>) -> Tensor<3> {
         let x = hooks.at(HookPoint::UnembedIn, x);
-        let logits = module::linear(x, self.w_u.clone(), self.b_u.clone());
+        let logits = kernels::linear(x, self.w_u.clone(), self.b_u.clone());
         let logits = hooks.at(HookPoint::UnembedOut, logits);
         match self.soft_cap {
             Some(cap) => numeric::soft_cap(logits, cap),

@@ -1,0 +1,289 @@
+//! The kernels on burn's CPU backend: from its tensors to slices and back.
+
+use std::sync::Arc;
+
+use burn::{
+    backend::{
+        Flex, TensorMetadata,
+        flex::{FlexTensor, Layout},
+        tensor::FloatTensor,
+    },
+    tensor::{Bytes, DType, Shape},
+};
+
+use super::{Given, KernelOps, PlainOps};
+use crate::{
+    cpu::{
+        activation::{Gated, Slope, SoftCap, SoftCapSlope},
+        attention::{self, Heads, Scoring},
+        loss::{NegativeLogLikelihood, NegativeLogLikelihoodSlope},
+        norm::{Center, Normalize, NormalizeSlope, RootMeanSquare},
+        product::{self, Weights},
+        rotary::Rotate,
+        rows::{self, PairKernel, RowKernel},
+        softmax::{LogSoftmax, LogSoftmaxSlope, Softmax, SoftmaxSlope},
+    },
+    kernels::{Activation, AttentionScores, RowOp},
+};
+
+/// A tensor of new values.
+fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+}
+
+/// `x` in row-major order.
+fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
+}
+
+/// The values of a tensor in row-major order.
+fn values(x: &FlexTensor) -> &[f32] {
+    x.as_slice().expect("the tensor is contiguous and of f32")
+}
+
+/// The values of `x` to change in place, if no one else holds them.
+fn owned(x: &mut FlexTensor) -> Option<&mut [f32]> {
+    let whole = x.is_contiguous()
+        && x.layout().start_offset() == 0
+        && x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
+    if whole { x.try_storage_mut() } else { None }
+}
+
+fn last(x: &FlexTensor) -> usize {
+    x.layout().shape().to_vec().last().copied().unwrap_or(1)
+}
+
+/// Runs a kernel over rows of `row` values: in place where nobody else holds them.
+fn changed<K: RowKernel>(kernel: &K, x: FlexTensor, row: usize) -> FlexTensor {
+    let mut x = contiguous(x);
+    if x.layout().num_elements() == 0 || row == 0 {
+        return x;
+    }
+    if let Some(data) = owned(&mut x) {
+        rows::in_place(kernel, data, row);
+        return x;
+    }
+    let shape = x.shape();
+    tensor(rows::copied(kernel, values(&x), row), shape)
+}
+
+/// Runs a kernel over rows of `x` beside those of `other`: in place where nobody else holds `x`.
+fn paired<K: PairKernel>(kernel: &K, x: FlexTensor, other: FlexTensor, row: usize) -> FlexTensor {
+    let (mut x, other) = (contiguous(x), contiguous(other));
+    if x.layout().num_elements() == 0 || row == 0 {
+        return x;
+    }
+    if let Some(data) = owned(&mut x) {
+        rows::paired(kernel, data, values(&other), row);
+        return x;
+    }
+    let mut data = values(&x).to_vec();
+    rows::paired(kernel, &mut data, values(&other), row);
+    let shape = x.shape();
+    tensor(data, shape)
+}
+
+impl KernelOps for Flex {
+    fn row_map(x: FloatTensor<Self>, op: RowOp) -> FloatTensor<Self> {
+        let row = last(&x);
+        match op {
+            RowOp::Activation(act) => changed(&act, x, 1),
+            RowOp::SoftCap(cap) => changed(&SoftCap(cap), x, 1),
+            RowOp::Softmax => changed(&Softmax, x, row),
+            RowOp::LogSoftmax => changed(&LogSoftmax, x, row),
+            RowOp::Center => changed(&Center, x, row),
+            RowOp::Normalize { layer, eps } => changed(&Normalize { layer, eps, w: None, b: None }, x, row),
+            RowOp::Rotate(turns, d_head) => {
+                let heads = x.layout().shape()[2];
+                changed(&Rotate { turns: &turns, d_head }, x, heads * row)
+            }
+        }
+    }
+
+    fn row_map_backward(saved: FloatTensor<Self>, grad: FloatTensor<Self>, op: RowOp) -> FloatTensor<Self> {
+        let row = last(&grad);
+        match op {
+            RowOp::Activation(act) => paired(&Slope(act), grad, saved, 1),
+            RowOp::SoftCap(cap) => paired(&SoftCapSlope(cap), grad, saved, 1),
+            RowOp::Softmax => paired(&SoftmaxSlope, grad, saved, row),
+            RowOp::LogSoftmax => paired(&LogSoftmaxSlope, grad, saved, row),
+            RowOp::Center => changed(&Center, grad, row),
+            RowOp::Normalize { layer, eps } => paired(&NormalizeSlope { layer, eps }, grad, saved, row),
+            RowOp::Rotate(turns, d_head) => {
+                let heads = grad.layout().shape()[2];
+                changed(&Rotate { turns: &turns.reversed(), d_head }, grad, heads * row)
+            }
+        }
+    }
+
+    fn gated_map(x: FloatTensor<Self>, y: FloatTensor<Self>, act: Activation) -> FloatTensor<Self> {
+        paired(&Gated(act), x, y, 1)
+    }
+
+    fn row_rms(x: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+        let x = contiguous(x);
+        let mut shape = x.shape().to_vec();
+        if let Some(width) = shape.last_mut() {
+            *width = 1;
+        }
+        tensor(rows::reduced(&RootMeanSquare(eps), values(&x), last(&x)), Shape::from(shape))
+    }
+
+    fn row_nll(x: FloatTensor<Self>, targets: Arc<[usize]>) -> FloatTensor<Self> {
+        let x = contiguous(x);
+        let losses = rows::reduced(&NegativeLogLikelihood(&targets), values(&x), last(&x));
+        tensor(losses, Shape::from(vec![targets.len()]))
+    }
+
+    fn row_nll_backward(
+        x: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        targets: Arc<[usize]>,
+    ) -> FloatTensor<Self> {
+        let grad = contiguous(grad);
+        let row = last(&x);
+        changed(&NegativeLogLikelihoodSlope { targets: &targets, grads: values(&grad) }, x, row)
+    }
+}
+
+/// A view of four axes as `[batch, pos, heads, d_head]`; `order` says which axis is which.
+fn heads(x: &FlexTensor, order: [usize; 4]) -> Heads<'_> {
+    let shape = x.layout().shape();
+    let strides = x.layout().strides();
+    Heads {
+        data: x.storage(),
+        start: x.layout().start_offset(),
+        dims: order.map(|axis| shape[axis]),
+        strides: order.map(|axis| strides[axis].unsigned_abs()),
+    }
+}
+
+/// `x` itself, or a copy where an axis runs backwards.
+fn forwards(x: FlexTensor) -> FlexTensor {
+    if x.layout().strides().iter().any(|&stride| stride < 0) { x.to_contiguous() } else { x }
+}
+
+const POS_FIRST: [usize; 4] = [0, 1, 2, 3];
+const HEADS_FIRST: [usize; 4] = [0, 2, 1, 3];
+
+fn scoring<'a>(how: &'a AttentionScores, sinks: Option<&'a FlexTensor>) -> Scoring<'a> {
+    Scoring {
+        scale: how.scale as f32,
+        soft_cap: how.soft_cap.map(|cap| cap as f32),
+        slopes: how.slopes.as_deref(),
+        sinks: sinks.map(values),
+        sight: &how.sight,
+    }
+}
+
+/// A weight matrix, in one of the layouts that products take.
+enum Held {
+    Rows(FlexTensor),
+    Columns(FlexTensor),
+}
+
+impl Held {
+    fn of(w: FlexTensor) -> Self {
+        let (shape, strides) = (w.layout().shape(), w.layout().strides());
+        if strides[0] == 1 && strides[1] == shape[0].cast_signed() && shape[0] > 1 {
+            Self::Columns(w)
+        } else {
+            Self::Rows(contiguous(w))
+        }
+    }
+
+    fn weights(&self, inner: usize, columns: usize) -> Weights<'_> {
+        let (Self::Rows(w) | Self::Columns(w)) = self;
+        assert_eq!(w.layout().shape()[0], inner, "linear: x and w disagree about d_in");
+        let data = &w.storage::<f32>()[w.layout().start_offset()..][..inner * columns];
+        match self {
+            Self::Rows(_) => Weights::Rows(data),
+            Self::Columns(_) => Weights::Columns(data),
+        }
+    }
+}
+
+impl PlainOps for Flex {
+    fn row_norm(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        Given([has_w, has_b]): Given,
+        (layer, eps): (bool, f32),
+    ) -> FloatTensor<Self> {
+        let row = last(&x);
+        let [w, b] = [w, b].map(contiguous);
+        let (w, b) = (has_w.then(|| values(&w)), has_b.then(|| values(&b)));
+        changed(&Normalize { layer, eps, w, b }, x, row)
+    }
+
+    fn linear_map(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        Given([has_b, _]): Given,
+    ) -> FloatTensor<Self> {
+        let (x, b) = (contiguous(x), contiguous(b));
+        let bias = has_b.then(|| values(&b));
+        let columns = last(&w);
+        let held = Held::of(w);
+        let mut shape = x.shape().to_vec();
+        let inner = std::mem::replace(shape.last_mut().expect("a product has an axis"), columns);
+        let rows = shape[..shape.len() - 1].iter().product();
+        let out = product::linear(values(&x), held.weights(inner, columns), bias, [rows, columns]);
+        tensor(out, Shape::from(shape))
+    }
+
+    fn attn_scores(q: FloatTensor<Self>, k: FloatTensor<Self>, how: AttentionScores) -> FloatTensor<Self> {
+        let (q, k) = (forwards(q), forwards(k));
+        let (q, k) = (heads(&q, POS_FIRST), heads(&k, HEADS_FIRST));
+        let [batch, queries, n_heads, _] = q.dims;
+        let scores = attention::scores(&q, &k, &scoring(&how, None));
+        tensor(scores, Shape::from(vec![batch, n_heads, queries, k.dims[1]]))
+    }
+
+    fn attn_pattern(
+        scores: FloatTensor<Self>,
+        sinks: FloatTensor<Self>,
+        Given([has_sinks, _]): Given,
+        how: AttentionScores,
+    ) -> FloatTensor<Self> {
+        let shape = scores.shape();
+        let dims = [0, 1, 2, 3].map(|axis| shape[axis]);
+        let sinks = contiguous(sinks);
+        let scoring = scoring(&how, has_sinks.then_some(&sinks));
+        let mut scores = contiguous(scores);
+        if let Some(data) = owned(&mut scores) {
+            attention::pattern(data, dims, &scoring);
+            return scores;
+        }
+        let mut data = values(&scores).to_vec();
+        attention::pattern(&mut data, dims, &scoring);
+        tensor(data, shape)
+    }
+
+    fn attn_mixed(pattern: FloatTensor<Self>, v: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (pattern, v) = (contiguous(pattern), forwards(v));
+        let v = heads(&v, HEADS_FIRST);
+        let shape = pattern.shape();
+        let dims = [0, 1, 2, 3].map(|axis| shape[axis]);
+        let mixed = attention::mixed(values(&pattern), dims, &v);
+        tensor(mixed, Shape::from(vec![dims[0], dims[2], dims[1], v.dims[3]]))
+    }
+
+    fn attn_whole(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        sinks: FloatTensor<Self>,
+        Given([has_sinks, _]): Given,
+        how: AttentionScores,
+    ) -> FloatTensor<Self> {
+        let [q, k, v] = [q, k, v].map(forwards);
+        let sinks = contiguous(sinks);
+        let (q, k, v) = (heads(&q, POS_FIRST), heads(&k, HEADS_FIRST), heads(&v, HEADS_FIRST));
+        let [batch, queries, n_heads, _] = q.dims;
+        let z = attention::attention(&q, &k, &v, &scoring(&how, has_sinks.then_some(&sinks)));
+        tensor(z, Shape::from(vec![batch, queries, n_heads, v.dims[3]]))
+    }
+}

@@ -1,0 +1,23 @@
+//! Kernels of the CPU over plain `f32` slices: what transformers spend their time in beside
+//! matrix products.
+//!
+//! A kernel is a scalar loop without branches that the compiler vectorizes; [`path`] chooses at
+//! run time for which instructions. No sum depends on the instructions or on the number of
+//! threads, so neither does any bit of a result. Unsafe code is in `raw` alone.
+
+#![expect(
+    clippy::inline_always,
+    reason = "a loop takes the instruction set of the function that it is inlined into"
+)]
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod loss;
+mod math;
+pub(crate) mod norm;
+pub(crate) mod path;
+pub(crate) mod product;
+mod raw;
+pub(crate) mod rotary;
+pub(crate) mod rows;
+pub(crate) mod softmax;

@@ -1,0 +1,137 @@
+//! Attention: scores, pattern, mixture, or all of it at once.
+
+use std::{ops::Range, sync::Arc};
+
+use burn::tensor::Tensor;
+
+use super::fused;
+use crate::backend;
+
+/// Which keys each query sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// The position of the first query among the keys.
+    pub first: usize,
+    /// Queries see no key behind them.
+    pub causal: bool,
+    /// How many keys a query sees at most, itself the last.
+    pub window: Option<usize>,
+    /// `[batch · keys]`, true for tokens and false for padding; `None` where there is none.
+    pub tokens: Option<Arc<[bool]>>,
+}
+
+impl Sight {
+    /// The position of a query.
+    #[must_use]
+    pub fn position(&self, query: usize) -> usize {
+        self.first + query
+    }
+
+    /// The keys that a query sees, padding aside.
+    #[must_use]
+    pub fn seen(&self, query: usize, keys: usize) -> Range<usize> {
+        let position = self.position(query);
+        let end = if self.causal { keys.min(position + 1) } else { keys };
+        let start = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        start.min(end)..end
+    }
+
+    /// Which keys of a prompt are tokens.
+    pub(crate) fn tokens_of(&self, batch: usize, keys: usize) -> Option<&[bool]> {
+        self.tokens.as_ref().map(|tokens| &tokens[batch * keys..][..keys])
+    }
+
+    /// Whether a query sees a key.
+    #[must_use]
+    pub fn sees(&self, batch: usize, query: usize, key: usize, keys: usize) -> bool {
+        self.seen(query, keys).contains(&key) && self.tokens_of(batch, keys).is_none_or(|tokens| tokens[key])
+    }
+
+    /// Whether a query sees nothing at all.
+    #[must_use]
+    pub fn is_blind(&self, batch: usize, query: usize, keys: usize) -> bool {
+        let seen = self.seen(query, keys);
+        match self.tokens_of(batch, keys) {
+            None => seen.is_empty(),
+            Some(tokens) => tokens[seen].iter().all(|&token| !token),
+        }
+    }
+}
+
+/// How products of queries and keys become scores, and scores a pattern.
+#[derive(Clone, Debug)]
+pub struct AttentionScores {
+    /// Products are divided by it.
+    pub scale: f64,
+    /// `cap · tanh(score / cap)`.
+    pub soft_cap: Option<f64>,
+    /// ALiBi: `slope · (key - query)` is added, a slope for each head.
+    pub slopes: Option<Arc<[f32]>>,
+    /// Who sees whom.
+    pub sight: Sight,
+}
+
+fn have_kernels(tensors: &[&Tensor<4>], sinks: Option<&Tensor<1>>) -> bool {
+    tensors.iter().all(|x| fused(x, false)) && sinks.is_none_or(|sinks| fused(sinks, false))
+}
+
+/// Masked scores, `-inf` where a query does not see a key; `None` where there is no kernel.
+///
+/// # Shapes
+///
+/// - `q`: `[batch, pos, n_heads, d_head]`, `k`: `[batch, n_kv_heads, key_pos, d_head]`
+/// - returns: `[batch, n_heads, pos, key_pos]`
+#[must_use]
+pub fn scores(q: &Tensor<4>, k: &Tensor<4>, how: &AttentionScores) -> Option<Tensor<4>> {
+    have_kernels(&[q, k], None).then(|| backend::attention_scores(q.clone(), k.clone(), how.clone()))
+}
+
+/// Softmax over keys (and each head's sink, which is then dropped), zero for queries that see
+/// nothing; gives the scores back where there is no kernel.
+///
+/// # Shapes
+///
+/// - `scores`: `[batch, n_heads, pos, key_pos]`, `sinks`: `[n_heads]`; returns as `scores`
+///
+/// # Errors
+///
+/// The scores, where there is no kernel.
+pub fn pattern(
+    scores: Tensor<4>,
+    sinks: Option<&Tensor<1>>,
+    how: &AttentionScores,
+) -> Result<Tensor<4>, Tensor<4>> {
+    if !have_kernels(&[&scores], sinks) {
+        return Err(scores);
+    }
+    Ok(backend::attention_pattern(scores, sinks.cloned(), how.clone()))
+}
+
+/// Values mixed by the pattern; `None` where there is no kernel.
+///
+/// # Shapes
+///
+/// - `pattern`: `[batch, n_heads, pos, key_pos]`, `v`: `[batch, n_kv_heads, key_pos, d_head]`
+/// - returns: `[batch, pos, n_heads, d_head]`
+#[must_use]
+pub fn mixed(pattern: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
+    have_kernels(&[pattern, v], None).then(|| backend::attention_mixed(pattern.clone(), v.clone()))
+}
+
+/// All of attention without storing scores or pattern; `None` where there is no kernel. The
+/// same bits as [`scores`], [`pattern`] and [`mixed`] one after the other.
+///
+/// # Shapes
+///
+/// - `q`: `[batch, pos, n_heads, d_head]`, `k`, `v`: `[batch, n_kv_heads, key_pos, d_head]`
+/// - `sinks`: `[n_heads]`
+/// - returns: `[batch, pos, n_heads, d_head]`
+#[must_use]
+pub fn attention(
+    [q, k, v]: [&Tensor<4>; 3],
+    sinks: Option<&Tensor<1>>,
+    how: &AttentionScores,
+) -> Option<Tensor<4>> {
+    have_kernels(&[q, k, v], sinks)
+        .then(|| backend::attention_whole([q.clone(), k.clone(), v.clone()], sinks.cloned(), how.clone()))
+}

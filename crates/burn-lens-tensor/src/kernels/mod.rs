@@ -1,0 +1,63 @@
+//! The few operations that transformers spend their time in beside matrix products.
+//!
+//! Each is one function over burn tensors. On the CPU in `f32` it runs a vectorized kernel, with
+//! its gradient; everywhere else it is composed of burn's operations. [`fused`] is the one place
+//! that decides. Both ways compute the same to a few units of the last place, and the kernels
+//! give the same bits whatever the instructions, the number of threads and the batch.
+
+mod activation;
+mod attention;
+mod linear;
+mod loss;
+mod norm;
+mod rotary;
+mod simd_path;
+mod softmax;
+
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::backend;
+
+pub use activation::{Activation, activation, gated};
+pub use attention::{AttentionScores, Sight, attention, mixed, pattern, scores};
+pub use linear::linear;
+pub use loss::negative_log_likelihood;
+pub use norm::{centered, normalized, root_mean_square};
+pub use rotary::{Turns, rotate};
+pub use simd_path::SimdPath;
+pub use softmax::{log_softmax, soft_cap, softmax};
+
+/// An operation that maps each row of a tensor, in the shape that it has.
+#[derive(Clone, Debug)]
+pub(crate) enum RowOp {
+    Activation(Activation),
+    SoftCap(f32),
+    Softmax,
+    LogSoftmax,
+    Center,
+    Normalize {
+        layer: bool,
+        eps: f32,
+    },
+    /// With the size of a head.
+    Rotate(Turns, usize),
+}
+
+impl RowOp {
+    /// Whether the gradient is computed from the result; if not, it is from the input.
+    pub(crate) fn gradient_from_result(&self) -> bool {
+        matches!(self, Self::SoftCap(_) | Self::Softmax | Self::LogSoftmax)
+    }
+}
+
+/// Whether there are kernels for this device and type: on the CPU, in `f32`. They compute whatever
+/// has a gradient; what has none also needs a tensor that is not on an autodiff device.
+#[must_use]
+pub fn available(device: &Device, dtype: DType) -> bool {
+    backend::has_kernels(device, dtype)
+}
+
+/// Whether kernels compute what is made of `x`.
+fn fused<const D: usize>(x: &Tensor<D>, has_gradient: bool) -> bool {
+    (has_gradient || !x.is_autodiff()) && available(&x.device(), x.dtype())
+}

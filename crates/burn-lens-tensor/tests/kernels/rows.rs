@@ -1,0 +1,206 @@
+//! Operations over rows.
+
+use burn_lens_tensor::{
+    burn::tensor::Tensor,
+    kernels::{self, Activation},
+};
+
+use crate::common::{both, close, each_path, numbers, random, same_in_any_pool, values};
+
+/// Exponential, division, product: a rounding each. The polynomial behind GELU's error function
+/// has ten terms, with errors of 3 roundings, which are 6 units just below a power of two.
+const POINTWISE: f64 = 8.0;
+
+/// A softmax divides by a sum of up to 2,000 terms, in 16 lanes.
+const SUMMED: f64 = 16.0;
+
+/// The composed GELU subtracts numbers near 1 in `f64` for very negative inputs.
+const F64_CANCELLATION: f64 = 1e-14;
+
+/// The exponent inside GELU's tanh form is rounded, and is 3 to 5 where the result is 0.1 to 0.01 below
+/// zero: relative errors of a small result are five times those of the exponent. (Composed in
+/// `f32`, a result this small is wrong in the fourth digit.)
+const TANH_TAIL: f64 = 0.1;
+
+const ACTIVATIONS: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Silu];
+
+/// Long enough for several threads, and no multiple of any number of lanes.
+const LONG: [usize; 2] = [37, 1003];
+
+#[test]
+fn activations() {
+    each_path(|path| {
+        for act in ACTIVATIONS {
+            for span in [0.01, 3.0, 30.0] {
+                let [x, exact] = random(1, LONG, span);
+                let [y, exact_y] = random(2, LONG, 2.0);
+                let what = format!("{act:?} up to {span} on {path:?}");
+                let tail = if act == Activation::GeluTanh && span > 1.0 { TANH_TAIL } else { 0.0 };
+                let floor = tail.max(F64_CANCELLATION / 1e-7);
+                let found = kernels::activation(x.clone(), act);
+                close(&what, found, kernels::activation(exact.clone(), act), POINTWISE, floor);
+                let (found, expected) = (kernels::gated(x, y, act), kernels::gated(exact, exact_y, act));
+                close(&format!("{what}, gated"), found, expected, POINTWISE + 1.0, 2.0 * floor);
+            }
+        }
+    });
+}
+
+#[test]
+fn activations_of_huge_numbers_infinities_and_nan() {
+    let special =
+        [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0, -0.0, 1e30, -1e30, 1e-30, f32::MAX, f32::MIN];
+    each_path(|path| {
+        for act in ACTIVATIONS {
+            let [x, exact] = both(&special, [special.len()]);
+            // In f64 1e30³ is no overflow: the composed result is the limit, which is ours too.
+            let what = format!("{act:?} on {path:?}");
+            close(&what, kernels::activation(x, act), kernels::activation(exact, act), POINTWISE, 1e-30);
+        }
+    });
+}
+
+#[test]
+fn soft_cap() {
+    each_path(|path| {
+        for span in [1e-3, 20.0, 400.0] {
+            let [x, exact] = random(3, LONG, span);
+            let what = format!("up to {span} on {path:?}");
+            close(&what, kernels::soft_cap(x, 30.0), kernels::soft_cap(exact, 30.0), POINTWISE, 0.0);
+        }
+    });
+}
+
+#[test]
+fn softmax_and_log_softmax() {
+    each_path(|path| {
+        for shape in [[37, 1003], [1, 2000], [3, 1], [64, 17], [5, 16]] {
+            let [x, exact] = random(4, shape, 8.0);
+            let what = format!("{shape:?} on {path:?}");
+            close(&what, kernels::softmax(x.clone()), kernels::softmax(exact.clone()), SUMMED, 0.0);
+            // A log-probability near 0 is a difference of numbers near 8.
+            close(&what, kernels::log_softmax(x), kernels::log_softmax(exact), SUMMED, 8.0);
+        }
+    });
+}
+
+#[test]
+fn softmax_of_rows_with_infinities_and_nan() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    let rows = [
+        [1.0, -inf, 0.5, 2.0],
+        [-inf, -inf, -inf, -inf],
+        [inf, 0.0, 1.0, 2.0],
+        [nan, 0.0, 1.0, 2.0],
+        [0.0, 1.0, 2.0, nan],
+        [1e30, -1e30, 0.0, 1e30],
+    ];
+    each_path(|path| {
+        let [x, exact] = both(rows.as_flattened(), [rows.len(), 4]);
+        let what = format!("{path:?}");
+        close(&what, kernels::softmax(x.clone()), kernels::softmax(exact.clone()), SUMMED, 0.0);
+        close(&what, kernels::log_softmax(x), kernels::log_softmax(exact), SUMMED, 0.0);
+    });
+}
+
+#[test]
+fn norms_and_their_parts() {
+    each_path(|path| {
+        for (layer, width) in [(true, 768), (false, 768), (true, 20), (false, 3)] {
+            let [x, exact] = random(5, [2, 19, width], 3.0);
+            let [w, exact_w] = random(6, [width], 2.0);
+            let [b, exact_b] = random(7, [width], 2.0);
+            let what = format!("layer {layer}, {width} on {path:?}");
+            let run = |x: &Tensor<3>, w: Option<&Tensor<1>>, b: Option<&Tensor<1>>| {
+                kernels::normalized(x.clone(), layer, 1e-5, w, b)
+            };
+            for (with_w, with_b) in [(false, false), (true, false), (false, true), (true, true)] {
+                let found = run(&x, with_w.then_some(&w), with_b.then_some(&b));
+                let expected = run(&exact, with_w.then_some(&exact_w), with_b.then_some(&exact_b));
+                close(&what, found, expected, SUMMED, 1.0);
+            }
+            let (center, exact_center) = if layer {
+                (kernels::centered(x.clone()), kernels::centered(exact.clone()))
+            } else {
+                (x.clone(), exact.clone())
+            };
+            close(&what, center.clone(), exact_center.clone(), SUMMED, 1.0);
+            let scale = kernels::root_mean_square(center.clone(), 1e-5);
+            let exact_scale = kernels::root_mean_square(exact_center, 1e-5);
+            close(&what, scale.clone(), exact_scale, SUMMED, 0.0);
+            let parts = (center / scale) * w.clone().unsqueeze() + b.clone().unsqueeze();
+            assert_eq!(parts.into_data(), run(&x, Some(&w), Some(&b)).into_data(), "{what}: bits");
+        }
+    });
+}
+
+#[test]
+fn the_loss_of_rows() {
+    each_path(|path| {
+        let [x, exact] = random(8, [37, 1003], 9.0);
+        let targets: Vec<usize> = (0..37).map(|row| row * 27 % 1003).collect();
+        let found = kernels::negative_log_likelihood(x.clone(), &targets);
+        close(&format!("{path:?}"), found, kernels::negative_log_likelihood(exact, &targets), SUMMED, 8.0);
+        let [rare, exact] = both(&[0.0, f32::NEG_INFINITY, 1.0, f32::NAN, 0.0, 1.0], [2, 3]);
+        let found = kernels::negative_log_likelihood(rare, &[1, 0]);
+        close("infinite", found, kernels::negative_log_likelihood(exact, &[1, 0]), SUMMED, 0.0);
+    });
+}
+
+#[test]
+fn views_and_shared_tensors_are_read_right() {
+    let [x, exact] = random(9, [30, 40], 3.0);
+    let view = |x: &Tensor<2>| x.clone().transpose().narrow(0, 3, 30).narrow(1, 5, 21);
+    let found = kernels::softmax(view(&x));
+    close("view", found, kernels::softmax(view(&exact)), SUMMED, 0.0);
+    let before = values(x.clone());
+    let _ = kernels::activation(x.clone(), Activation::Silu);
+    let _ = kernels::activation(x.clone().narrow(0, 2, 4), Activation::Silu);
+    assert_eq!(values(x), before, "a tensor that others hold was changed");
+    let [empty, _] = both(&[], [0, 4]);
+    assert_eq!(kernels::softmax(empty).dims(), [0, 4]);
+}
+
+/// A product of `inner` terms below 1, each rounded once.
+const PRODUCT: f64 = 60.0;
+
+#[test]
+fn products_with_a_matrix() {
+    each_path(|path| {
+        for (rows, inner, columns) in
+            [(1, 768, 3000), (1, 7, 5), (3, 20, 70), (8, 100, 4500), (2, 8, 16), (9, 30, 20), (300, 700, 90)]
+        {
+            let [x, exact] = random(10, [1, rows, inner], 1.0);
+            let [w, exact_w] = random(11, [inner, columns], 1.0);
+            let [b, exact_b] = random(12, [columns], 1.0);
+            let what = format!("[{rows}, {inner}] [{inner}, {columns}] on {path:?}");
+            let found = kernels::linear(x.clone(), w.clone(), Some(b));
+            close(&what, found, kernels::linear(exact.clone(), exact_w.clone(), Some(exact_b)), PRODUCT, 4.0);
+            let found = kernels::linear(x, w.clone().transpose().reshape([columns, inner]).transpose(), None);
+            close(&what, found, kernels::linear(exact, exact_w, None), PRODUCT, 4.0);
+        }
+    });
+}
+
+#[test]
+fn neither_instructions_nor_threads_change_a_bit() {
+    let [x, _] = random(13, [50, 1003], 5.0);
+    let [w, _] = random(14, [1003, 700], 1.0);
+    let targets: Vec<usize> = numbers(15, 50, 500.0).iter().map(|x| (x + 500.0) as usize).collect();
+    let all = || -> Tensor<1> {
+        let flat = |t: Tensor<2>| t.flatten::<1>(0, 1);
+        let first = x.clone().narrow(0, 0, 2);
+        let mut parts: Vec<Tensor<1>> =
+            ACTIVATIONS.map(|act| flat(kernels::activation(x.clone(), act))).to_vec();
+        parts.push(flat(kernels::softmax(x.clone())));
+        parts.push(flat(kernels::log_softmax(x.clone())));
+        parts.push(flat(kernels::soft_cap(x.clone(), 3.0)));
+        parts.push(flat(kernels::normalized(x.clone(), true, 1e-5, None, None)));
+        parts.push(kernels::negative_log_likelihood(x.clone(), &targets));
+        parts.push(flat(kernels::linear(first, w.clone(), None)));
+        Tensor::cat(parts, 0)
+    };
+    let expected = all().into_data();
+    each_path(|path| assert_eq!(all().into_data().as_bytes(), expected.as_bytes(), "{path:?}"));
+    same_in_any_pool(all);
+}
