@@ -117,7 +117,8 @@ const NEW: usize = 32;
 
 fn generated(model: &HookedTransformer, tokens: &Tensor<2, Int>) -> Result<(Duration, f64), Failure> {
     let [_, pos] = tokens.dims();
-    let rows: Vec<Vec<i64>> = tokens.to_vec_as::<i64>().chunks(pos).map(<[i64]>::to_vec).collect();
+    let rows: Vec<Vec<i64>> =
+        tokens.try_to_vec_as::<i64>().expect("token ids").chunks(pos).map(<[i64]>::to_vec).collect();
     let options = GenerateOptions { max_new_tokens: NEW, stop_at_eos: false, ..GenerateOptions::default() };
     let start = Instant::now();
     let rows: Vec<Generated> = generate(model, &rows, &options, vec![], &mut |_, _| false)?;

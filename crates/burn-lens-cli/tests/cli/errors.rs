@@ -182,7 +182,7 @@ fn command_lines_that_make_no_sense() {
     check(2, folder, &["run", "demo", "--prompt", "a", "--tokens", "b"], &["cannot be used with"]);
     check(2, folder, &["run", "demo", "--prompt", "a", "--names", "z0"], &["--save"]);
     check(2, folder, &["run", "demo", "--promt", "a"], &["a similar argument exists: '--prompt'"]);
-    check(2, folder, &["generat"], &["a similar subcommand exists: 'generate'"]);
+    check(2, folder, &["generat"], &["'generate'"]);
     check(2, folder, &["info", "demo", "--device", "vulcan"], &["did you mean vulkan"]);
     check(2, folder, &["info", "demo", "--dtype", "f8"], &["expected f64, f32, bf16 or f16"]);
     check(2, folder, &["info", "demo", "--process", "fold_nl"], &["did you mean fold_ln"]);
