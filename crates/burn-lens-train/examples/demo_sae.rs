@@ -77,14 +77,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
     let mut log: Vec<SaeStep> = Vec::new();
     let mut observer = |step: &SaeStep| {
-        if step.step % 100 == 0 || step.step + 1 == config.training.steps {
+        if step.step.is_multiple_of(100) || step.step + 1 == config.training.steps {
             let SaeStep { step, loss, explained_variance, l0, n_dead, .. } = *step;
             let seconds = begun.elapsed().as_secs_f64();
             eprintln!(
                 "step {step}: loss {loss:.3}, explained {explained_variance:.4}, L0 {l0:.1}, {n_dead} dead, {seconds:.0} s"
             );
         }
-        if step.step % 100 == 0 || step.step + 1 == config.training.steps {
+        if step.step.is_multiple_of(100) || step.step + 1 == config.training.steps {
             log.push(*step);
         }
     };
