@@ -57,20 +57,42 @@ impl StackOptions {
 /// A cache and the model that filled it.
 ///
 /// ```
-/// use burn_lens::prelude::*;
-/// use burn_lens::analysis::{Normalize, Residuals, StackOptions, Sublayers};
-///
-/// let lens = burn_lens::from_pretrained(burn_lens::DEMO, &LoadOptions::default())?;
-/// let tokens = lens.to_tokens(&["When Mary and John went to the store , John gave a drink to"])?;
-/// let (_, cache) =
-///     lens.model.run_with_cache(&tokens.input(), &tokens.options(), &CacheOptions::default())?;
-///
-/// let residuals = Residuals::new(&lens.model, &cache)?;
+/// use burn_lens_analysis::{Residuals, StackOptions, Sublayers};
+/// use burn_lens_hooks::{CacheOptions, HookedModel, Input, RunOptions};
+/// # use burn_lens_hooks::{BlockLayout, Firing, HookPoint, Hooks, ModelDims, NormPlacement, Output, RunError, Wiring};
+/// # use burn_lens_tensor::{DeviceSpec, NormKind, burn::tensor::{Device, Tensor}};
+/// # struct Squarer(Device);
+/// # impl HookedModel for Squarer {
+/// #     fn dims(&self) -> ModelDims {
+/// #         ModelDims { n_layers: 1, d_model: 2, ..ModelDims::default() }
+/// #     }
+/// #     fn firing(&self) -> Firing {
+/// #         let always = vec![HookPoint::Embed, HookPoint::ResidPre(0), HookPoint::MlpOut(0), HookPoint::ResidPost(0)];
+/// #         Firing { always, ..Firing::default() }
+/// #     }
+/// #     fn device(&self) -> Device { self.0.clone() }
+/// #     fn wiring(&self) -> Option<Wiring> {
+/// #         let (norm, final_norm) = (NormKind::None, NormKind::None);
+/// #         Some(Wiring { layout: BlockLayout::Sequential, placement: NormPlacement::Pre, norm, final_norm, eps: 0.0, causal: true, clip_qkv: None, logits_soft_cap: None })
+/// #     }
+/// #     fn forward(&self, input: &Input, _: &RunOptions, hooks: &mut Hooks<'_>) -> Result<Output, RunError> {
+/// #         let Input::Embeds(x) = input else { unreachable!() };
+/// #         let x = hooks.at(HookPoint::Embed, x.clone());
+/// #         let x = hooks.at(HookPoint::ResidPre(0), x);
+/// #         let out = hooks.at(HookPoint::MlpOut(0), x.clone() * x.clone());
+/// #         hooks.at(HookPoint::ResidPost(0), x + out);
+/// #         Ok(Output::default())
+/// #     }
+/// # }
+/// # let device = DeviceSpec::cpu().open()?;
+/// # let (model, input) = (Squarer(device.clone()), Input::Embeds(Tensor::full([1, 3, 2], 2.0, &device)));
+/// // A model whose MLP writes the square of what it reads.
+/// let (_, cache) = model.run_with_cache(&input, &RunOptions::default(), &CacheOptions::default())?;
+/// let residuals = Residuals::new(&model, &cache)?;
 /// let parts = residuals.decompose_resid(&StackOptions::default(), Sublayers::All, true)?;
-/// assert_eq!(parts.labels()[0], "embed");
-/// let whole: Tensor<3> = cache.tensor("blocks.1.hook_resid_post")?;
-/// let difference = (parts.sum() - whole).abs().max().into_scalar::<f32>();
-/// assert!(difference < 1e-4);
+/// assert_eq!(parts.labels(), ["embed", "0_mlp_out"]);
+/// let whole: Tensor<3> = cache.tensor("resid_post0")?;
+/// assert_eq!((parts.sum() - whole).abs().max().into_scalar::<f32>(), 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Residuals<'a, M: ?Sized> {

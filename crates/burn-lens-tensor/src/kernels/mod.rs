@@ -1,7 +1,7 @@
 //! The few operations that transformers spend their time in beside matrix products.
 //!
 //! Each is one function over burn tensors. On the CPU in `f32` it runs a vectorized kernel, with
-//! its gradient; everywhere else it is composed of burn's operations. [`fused`] is the one place
+//! its gradient; everywhere else it is composed of burn's operations. `fused` is the one place
 //! that decides. Both ways compute the same to a few units of the last place, and the kernels
 //! give the same bits whatever the instructions, the number of threads and the batch.
 
