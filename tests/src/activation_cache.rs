@@ -11,13 +11,9 @@ use burn_lens::{
     prelude::*,
     tensor::NormKind,
 };
-use burn_lens_testkit::{Tolerance, assert_close, float_types};
+use burn_lens_testkit::{Tolerance, assert_close, finest, float_types};
 
 use crate::common::{cached, data, open, whole_models};
-
-fn finest() -> FloatType {
-    float_types().last().copied().unwrap()
-}
 
 /// Sums of many parts may cancel: ten times the tolerance of one activation.
 fn tolerance(dtype: FloatType) -> Tolerance {
@@ -220,7 +216,7 @@ fn attribution_equals_logit_attrs_of_the_rows() {
                     &format!("{name} {component}"),
                     &found.into_data(),
                     &expected.into_data(),
-                    Tolerance(1e-8),
+                    Tolerance::finest(1e-8),
                 );
             }
         }
@@ -345,7 +341,12 @@ fn projection_commutes() {
             let whole = residuals.get_full_resid_decomposition(&options, true, None).unwrap();
             let expected = whole.values().matmul(onto.clone().unsqueeze());
             let what = format!("{name} {normalize:?}");
-            assert_close(&what, &projected.values().into_data(), &expected.into_data(), Tolerance(1e-8));
+            assert_close(
+                &what,
+                &projected.values().into_data(),
+                &expected.into_data(),
+                Tolerance::finest(1e-8),
+            );
             let error = residuals.logit_attrs(&projected, 0, None).unwrap_err().to_string();
             assert!(
                 error.contains("went through a norm") || error.contains("not of the residual stream"),
@@ -370,7 +371,7 @@ fn batch_slices_go_with_their_scales() {
         "second prompt",
         &attrs.values().into_data(),
         &whole.narrow(1, 1, 1).into_data(),
-        Tolerance(1e-12),
+        Tolerance::finest(1e-12),
     );
 }
 
@@ -387,13 +388,23 @@ fn answers_name_their_axes() {
     for row in 0..batch {
         let one = of(Answers::One(row)).unwrap().values();
         let (found, expected) = (each.clone().narrow(1, row, 1), one.narrow(1, row, 1));
-        assert_close("one for each prompt", &found.into_data(), &expected.into_data(), Tolerance(1e-12));
+        assert_close(
+            "one for each prompt",
+            &found.into_data(),
+            &expected.into_data(),
+            Tolerance::finest(1e-12),
+        );
     }
     let each = of(Answers::EachPos((0..pos).collect())).unwrap().values();
     for at in 0..pos {
         let one = of(Answers::One(at)).unwrap().values();
         let (found, expected) = (each.clone().narrow(2, at, 1), one.narrow(2, at, 1));
-        assert_close("one for each position", &found.into_data(), &expected.into_data(), Tolerance(1e-12));
+        assert_close(
+            "one for each position",
+            &found.into_data(),
+            &expected.into_data(),
+            Tolerance::finest(1e-12),
+        );
     }
     for wrong in [
         Answers::EachPrompt(vec![0; batch + 1]),

@@ -14,14 +14,10 @@ use burn_lens::{
     prelude::*,
     tensor::{MemoryWeights, NormKind},
 };
-use burn_lens_testkit::{Tolerance, assert_close, float_types};
+use burn_lens_testkit::{Tolerance, assert_close, finest};
 use proptest::prelude::*;
 
 use crate::common::{cached, open};
-
-pub(crate) fn finest() -> FloatType {
-    float_types().last().copied().unwrap()
-}
 
 /// Sums of many parts may cancel: ten times the tolerance of one activation.
 fn tolerance() -> Tolerance {
@@ -234,7 +230,7 @@ fn a_tuned_lens_is_an_affine_map_for_each_layer() {
     let expected: Vec<f64> = output.into_logits().unwrap().narrow(2, 3, 1).into_data().iter().collect();
     let found: Vec<f64> = lens.cells[0].iter().flatten().map(|cell| cell.targets[0].logit).collect();
     for (found, expected) in found.iter().zip(&expected) {
-        assert!((found - expected).abs() < 1e-8, "{found} against {expected}");
+        assert!((found - expected).abs() < Tolerance::finest(1e-8).0, "{found} against {expected}");
     }
 
     tensors.remove("1.bias");

@@ -61,7 +61,11 @@ fn check(model: &HookedTransformer, ids: &[i64]) {
 
 #[test]
 fn attribution_names_the_induction_head_of_the_bundled_model() {
-    let lens = from_pretrained(burn_lens::DEMO, &LoadOptions::default()).unwrap();
+    let lens = from_pretrained(
+        burn_lens::DEMO,
+        &LoadOptions { device: burn_lens_testkit::device_spec(), ..LoadOptions::default() },
+    )
+    .unwrap();
     let ids = lens.to_tokens(&["Paris door Mary cat store river Anna"]).unwrap().batch.ids[0].clone();
     check(&lens.model, &ids);
 }

@@ -24,8 +24,11 @@ struct Pair {
 
 impl Pair {
     fn open() -> Self {
-        let options =
-            LoadOptions { dtype: crate::activation_cache_models::finest(), ..LoadOptions::default() };
+        let options = LoadOptions {
+            dtype: burn_lens_testkit::finest(),
+            device: burn_lens_testkit::device_spec(),
+            ..LoadOptions::default()
+        };
         let lens = from_pretrained(burn_lens::DEMO, &options).unwrap();
         let ids = |text: &str| lens.to_tokens(&[text]).unwrap().ids;
         let token = |text: &str| lens.tokenizer().unwrap().to_single_token(text).unwrap() as usize;

@@ -492,7 +492,7 @@ fn circuits_of_a_trained_induction_model() {
 /// The dense matrices of every trained model say the same as the factored ones.
 #[test]
 fn trained_models_agree_with_dense_arithmetic() {
-    let dtype = float_types().last().copied().unwrap();
+    let dtype = burn_lens_testkit::finest();
     for name in ["induction-2l", "stories260k", "brackets", "sorted-list", "modular-addition"] {
         let Some(folder) = shared_model(name) else { continue };
         let model = load(&folder, dtype);
@@ -507,22 +507,30 @@ fn trained_models_agree_with_dense_arithmetic() {
                 let svd = burn_lens::linalg::svd(dense.clone()).unwrap();
                 let kept = s.at(&at).len();
                 let expected = svd.s.narrow(0, 0, kept).into_data();
-                assert_close(name, &TensorData::new(s.at(&at).to_vec(), [kept]), &expected, Tolerance(1e-9));
+                assert_close(
+                    name,
+                    &TensorData::new(s.at(&at).to_vec(), [kept]),
+                    &expected,
+                    Tolerance::finest(1e-9),
+                );
                 let norm: f64 = dense.powi_scalar(2).sum().sqrt().into_scalar();
-                assert!((norms.get(&at) / norm - 1.0).abs() < 1e-9, "{name} {at:?}");
+                assert!((norms.get(&at) / norm - 1.0).abs() < Tolerance::finest(1e-9).0, "{name} {at:?}");
                 if full.ldim() == full.rdim() {
                     let trace: f64 = full.at(&at).diagonal().unwrap().data().iter().sum();
                     let sum: f64 =
                         full.at(&at).eigenvalues().unwrap().data().iter().map(|value| value.re).sum();
                     let scale = full.at(&at).norm().unwrap().get(&[]);
-                    assert!((sum - trace).abs() < 1e-9 * scale, "{name} {at:?}: {sum} {trace}");
+                    assert!(
+                        (sum - trace).abs() < Tolerance::finest(1e-9).0 * scale,
+                        "{name} {at:?}: {sum} {trace}"
+                    );
                 }
             }
         }
         let overlaps = circuits.space_overlaps(Space::Output, Space::Output).unwrap();
         for layer in 0..dims.n_layers {
             let itself = overlaps.get(&[layer, 0, layer, 0]);
-            assert!((itself - 1.0).abs() < 1e-9, "{name}: {itself}");
+            assert!((itself - 1.0).abs() < Tolerance::finest(1e-9).0, "{name}: {itself}");
         }
     }
 }

@@ -48,14 +48,14 @@ fn agree_with_torch_at_every_hook() {
 /// The gradient at one hook alone is the same as with every other hook asked for too.
 #[test]
 fn do_not_depend_on_what_else_is_asked() {
-    let (model, golden) = open("tl-ln", FloatType::F64);
+    let (model, golden) = open("tl-ln", burn_lens_testkit::finest());
     let tokens = golden.ints("tokens", &model.device());
     for hook in ["hook_embed", "blocks.0.attn.hook_pattern", "blocks.1.hook_resid_mid", "unembed.hook_out"] {
         let options = CacheOptions::names([hook]).incl_bwd();
         let (_, cache) = model.run_with_cache(&(&tokens).into(), &loss_options(), &options).unwrap();
         assert_eq!(cache.len(), 1);
         let expected = golden.get(&format!("{hook}_grad"));
-        assert_close(hook, &data(cache.grad(hook).unwrap()), expected, Tolerance::F64);
+        assert_close(hook, &data(cache.grad(hook).unwrap()), expected, Tolerance::finest(1e-10));
     }
 }
 
@@ -78,7 +78,7 @@ fn edits_reach_what_lies_before() {
 
 #[test]
 fn reading_hooks_see_the_gradient() {
-    let (model, golden) = open("tl-ln", FloatType::F64);
+    let (model, golden) = open("tl-ln", burn_lens_testkit::finest());
     let tokens = golden.ints("tokens", &model.device());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&seen);
@@ -93,13 +93,13 @@ fn reading_hooks_see_the_gradient() {
         [HookPoint::ResidMid(1), HookPoint::ResidMid(0)]
     );
     for (point, grad) in seen.iter() {
-        assert_close("read", grad, golden.get(&format!("{point}_grad")), Tolerance::F64);
+        assert_close("read", grad, golden.get(&format!("{point}_grad")), Tolerance::finest(1e-10));
     }
 }
 
 #[test]
 fn agree_with_finite_differences() {
-    let (model, golden) = open("tl-rms-gqa", FloatType::F64);
+    let (model, golden) = open("tl-rms-gqa", burn_lens_testkit::finest());
     if float_types().len() == 1 {
         return; // a device without f64 has no digits for this
     }
@@ -131,7 +131,7 @@ fn agree_with_finite_differences() {
 
 #[test]
 fn metrics_of_ones_own() {
-    let (model, golden) = open("tl-ln", FloatType::F64);
+    let (model, golden) = open("tl-ln", burn_lens_testkit::finest());
     let tokens = golden.ints("tokens", &model.device());
     let logit = CacheOptions::names(["unembed.hook_out"])
         .incl_bwd_of(|output| Ok(output.clone().into_logits()?.slice([0..1, 2..3, 4..5]).reshape([1])));
@@ -143,7 +143,7 @@ fn metrics_of_ones_own() {
 
 #[test]
 fn a_metric_without_gradient_is_an_error() {
-    let (model, golden) = open("tl-ln", FloatType::F64);
+    let (model, golden) = open("tl-ln", burn_lens_testkit::finest());
     let tokens = golden.ints("tokens", &model.device());
     let constant = CacheOptions::default().incl_bwd_of(|output| {
         let logits = output.clone().into_logits()?;

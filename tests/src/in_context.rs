@@ -124,7 +124,11 @@ fn saved_in_our_format_the_model_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let lens = Pretrained { name: "icl".to_owned(), model, tokenizer: None, left_out: Vec::new() };
     lens.save(folder.path()).unwrap();
-    let loaded = from_pretrained(folder.path().to_str().unwrap(), &LoadOptions::default()).unwrap();
+    let loaded = from_pretrained(
+        folder.path().to_str().unwrap(),
+        &LoadOptions { device: burn_lens_testkit::device_spec(), ..LoadOptions::default() },
+    )
+    .unwrap();
     assert_eq!(loaded.model.config().dims(), lens.model.config().dims());
     let input = vectors(&golden, "x", FloatType::F32);
     assert_eq!(output(&loaded.model, &input).as_bytes(), output(&lens.model, &input).as_bytes());
@@ -200,19 +204,21 @@ impl Converter for LessOne {
 
 #[test]
 fn a_format_with_arithmetic_is_a_converter_of_a_users_own() {
-    let (Converted { model, .. }, golden) = converted(FloatType::F64);
+    let (Converted { model, .. }, golden) = converted(burn_lens_testkit::finest());
     let stored = LessOne(rules()).write(model.parameters()).unwrap();
     let mut weights = MemoryWeights::new(stored);
-    let found = convert(&LessOne(rules()), &mut weights, FloatType::F64, &device()).unwrap();
-    let input = vectors(&golden, "x", FloatType::F64);
-    let tolerance = Tolerance::of(FloatType::F64);
+    let found = convert(&LessOne(rules()), &mut weights, burn_lens_testkit::finest(), &device()).unwrap();
+    let input = vectors(&golden, "x", burn_lens_testkit::finest());
+    let tolerance = Tolerance::of(burn_lens_testkit::finest());
     assert_close("output", &output(&found.model, &input), golden.get("output64"), tolerance);
-    let plain = convert(&rules(), &mut weights, FloatType::F64, &device()).unwrap();
+    let plain = convert(&rules(), &mut weights, burn_lens_testkit::finest(), &device()).unwrap();
     let plain = output(&plain.model, &input);
     assert_ne!(plain.as_bytes(), output(&model, &input).as_bytes(), "the shift matters");
     // What is missing is listed without a word on where it should lie.
     let mut less = MemoryWeights::default();
-    let error = convert(&LessOne(rules()), &mut less, FloatType::F64, &device()).unwrap_err().to_string();
+    let error = convert(&LessOne(rules()), &mut less, burn_lens_testkit::finest(), &device())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("ln_final.w (no rule makes it)"), "{error}");
 }
 

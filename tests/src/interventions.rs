@@ -18,7 +18,9 @@ use burn_lens::{
 };
 use proptest::prelude::*;
 
-use crate::activation_cache_models::{Bigram, finest, random_config, with_random_weights};
+use burn_lens_testkit::finest;
+
+use crate::activation_cache_models::{Bigram, random_config, with_random_weights};
 
 const POS: usize = 6;
 

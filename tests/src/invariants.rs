@@ -1,7 +1,7 @@
 //! What must hold whatever the numbers are.
 
 use burn_lens::prelude::*;
-use burn_lens_testkit::{Tolerance, assert_close, device, float_types};
+use burn_lens_testkit::{Tolerance, assert_close, device, finest};
 use proptest::prelude::*;
 
 use crate::common::{cached, data, logits, open, run, whole_models};
@@ -23,10 +23,6 @@ const MODELS: [&str; 10] = [
 fn tokens(rows: &[Vec<i64>], d_vocab: usize) -> Tensor<2, Int> {
     let ids: Vec<i64> = rows.iter().flatten().map(|&id| id % d_vocab as i64).collect();
     Tensor::from_data(burn::tensor::TensorData::new(ids, [rows.len(), rows[0].len()]), &device())
-}
-
-fn finest() -> FloatType {
-    float_types().last().copied().unwrap()
 }
 
 proptest! {

@@ -272,7 +272,7 @@ fn edge_attribution_agrees_with_its_definition() {
 fn cut_edges_lead_from_one_run_to_the_other() {
     for name in ["patching-ln", "patching-rms-gqa", "patching-parallel", "patching-local"] {
         let suite = Suite::open(name);
-        let model = suite.model(float_types().last().copied().unwrap());
+        let model = suite.model(burn_lens_testkit::finest());
         let (clean, corrupt) = (suite.tokens("clean", &model), suite.tokens("corrupt", &model));
         let engine =
             Engine::new(&model, &clean, &RunOptions::default(), &suite.metric(), EngineOptions::default())

@@ -181,10 +181,12 @@ pub fn load_parameters(
             return Err(WeightError::Dtype { name, origin, found }.into());
         }
         let rank = |source| ModelError::ParamRank { param, source };
-        let stored = AnyTensor::from_data(data, device).map_err(rank)?;
         // Arithmetic on weights happens before they are rounded to half precision.
         let computed = matches!(source.layout, Layout::MinusOne | Layout::Scaled(_));
-        let stored = stored.cast(if computed { dtype.accumulator() } else { dtype });
+        let wanted = if computed { dtype.accumulator() } else { dtype };
+        // What the device cannot hold as the file has it, such as `bf16`, is converted on the host.
+        let data = if device.supports_dtype(found) { data } else { data.convert_dtype(wanted.dtype()) };
+        let stored = AnyTensor::from_data(data, device).map_err(rank)?.cast(wanted);
         if let [rows, cols] = shape[..] {
             let matrix = source.layout.matrix(stored, [rows, cols]).map_err(rank)?;
             params.insert(param, AnyTensor::from(matrix).cast(dtype));

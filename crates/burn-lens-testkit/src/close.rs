@@ -20,6 +20,13 @@ impl Tolerance {
     /// `bf16` has 8 bits of mantissa.
     pub const BF16: Self = Self(6e-2);
 
+    /// `exact`, in units of the largest value, where the device under test has `f64`; what `f32` allows there
+    /// where it has not.
+    #[must_use]
+    pub fn finest(exact: f64) -> Self {
+        if crate::finest() == FloatType::F64 { Self(exact) } else { Self::of(FloatType::F32) }
+    }
+
     /// The tolerance for results computed in `dtype` on the device under test.
     ///
     /// # Panics

@@ -51,6 +51,12 @@ pub fn float_types() -> Vec<FloatType> {
     }
 }
 
+/// The finest float type to test on it.
+#[must_use]
+pub fn finest() -> FloatType {
+    float_types().last().copied().unwrap_or(FloatType::F32)
+}
+
 /// A folder of `fixtures/`.
 #[must_use]
 pub fn fixture(name: &str) -> PathBuf {
