@@ -91,7 +91,27 @@ pub struct SweepState {
     /// Of the sweep, its prompts and its metric.
     pub(super) fingerprint: u64,
     /// For each cell the value of each prompt, once it is known.
+    #[serde(with = "bits")]
     pub(super) cells: Vec<Option<Vec<f64>>>,
+}
+
+/// Values as the integers that their bits are: text does not bring every last bit back.
+mod bits {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    type Cells<T> = Vec<Option<Vec<T>>>;
+
+    fn mapped<T: Copy, U>(cells: &[Option<Vec<T>>], map: impl Fn(T) -> U) -> Cells<U> {
+        cells.iter().map(|cell| Some(cell.as_ref()?.iter().map(|&value| map(value)).collect())).collect()
+    }
+
+    pub(super) fn serialize<S: Serializer>(cells: &[Option<Vec<f64>>], to: S) -> Result<S::Ok, S::Error> {
+        mapped(cells, f64::to_bits).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Cells<f64>, D::Error> {
+        Ok(mapped(&Cells::<u64>::deserialize(from)?, f64::from_bits))
+    }
 }
 
 impl SweepState {
