@@ -1,7 +1,7 @@
 //! Circuits of a model of GPT-2 small's shape with random weights, in `f32`.
 //!
-//! The peer's side is `benches/peers/peer_circuits.py`. What each figure is near to is said in
-//! `docs/circuits.md`.
+//! The peer's side is `benches/peers/peer_circuits.py`. The measured table is in the
+//! README.
 
 use std::time::Duration;
 
