@@ -2,14 +2,17 @@
 
 Each `fixtures/sae-*` holds what `save_inference_model` or `save_model` wrote, and `cases.safetensors`: inputs,
 pre-activations, codes and reconstructions in float64, and the same after folding (`folded_*`: decoder norms,
-`scaled_*`: a scaling factor, `whitened_*`: a whitening), where SAELens allows it.
+`scaled_*`: a scaling factor, `whitened_*`: a whitening), where SAELens allows it. Those of `CHECKPOINTS` hold what
+`save_model` writes in training; their answers are those of what `save_inference_model` makes of the same dictionary.
+`saeformat-sae-lens-training` is one of them trained on scaled activations, with the scale beside it.
 """
 
 import argparse
 import json
+import tempfile
 import warnings
 
-from common import FIXTURES, fixture_dir, seed_of, write_json, write_manifest, write_tensors
+from common import fixture_dir, seed_of, write_json, write_manifest, write_tensors
 
 import torch
 
@@ -17,7 +20,7 @@ warnings.filterwarnings("ignore")
 from sae_lens import SAE
 from sae_lens.registry import get_sae_class, get_sae_training_class
 
-D_IN, D_SAE, D_OUT, FACTOR = 8, 24, 6, 1.75
+D_IN, D_SAE, D_OUT, FACTOR, THRESHOLD = 8, 24, 6, 1.75, 0.45
 HOOK, HOOK_OUT, HOOK_Z = "blocks.0.hook_resid_pre", "blocks.0.hook_mlp_out", "blocks.1.attn.hook_z"
 
 # name: (architecture, what its configuration says)
@@ -67,6 +70,13 @@ TRAINED = {
     "batchtopk": ("batchtopk", {"k": 3.5, "rescale_acts_by_decoder_norm": True}),
     "matryoshka-batchtopk": ("matryoshka_batchtopk", {"k": 4, "matryoshka_widths": [6, 12, D_SAE]}),
 }
+# Saved in training, as checkpoints are.
+CHECKPOINTS = {
+    "batchtopk-training": TRAINED["batchtopk"],
+    "batchtopk-plain-training": ("batchtopk", {"k": 4, "rescale_acts_by_decoder_norm": False}),
+    "matryoshka-batchtopk-training": TRAINED["matryoshka-batchtopk"],
+}
+SCALED = "sae-lens-training"
 # Configurations as versions before 6 wrote them.
 OLD = {
     "old-standard": {
@@ -125,7 +135,7 @@ def hooks(architecture: str, config: dict) -> dict:
 
 
 def make(name: str):
-    architecture, config = CASES.get(name) or TRAINED[name]
+    architecture, config = (CASES | TRAINED | CHECKPOINTS)[name]
     get = get_sae_class if name in CASES else get_sae_training_class
     sae_class, config_class = get(architecture)
     sae = sae_class(config_class(d_in=D_IN, d_sae=D_SAE, dtype="float64", **config))
@@ -187,9 +197,7 @@ def finish(name: str, x: torch.Tensor, only_forward: bool = False) -> None:
     tensors, refused = ({}, []) if only_forward else folds(directory, x, name)
     tensors |= {"x": x, **run(sae, x)}
     write_tensors(directory / "cases.safetensors", tensors)
-    for file in directory.iterdir():
-        file.chmod(0o644)
-    write_manifest(directory, "sae.py", ["sae-lens", "torch"], seed=seed_of(name), refused=refused, factor=FACTOR)
+    seal(directory, seed=seed_of(name), refused=refused, factor=FACTOR)
 
 
 def write(name: str) -> None:
@@ -197,7 +205,7 @@ def write(name: str) -> None:
     sae = make(name)
     x = inputs(sae, name)
     if name in TRAINED:
-        sae.topk_threshold.fill_(0.45)
+        sae.topk_threshold.fill_(THRESHOLD)
         sae.save_inference_model(directory)
     else:
         sae.save_model(directory)
@@ -205,6 +213,46 @@ def write(name: str) -> None:
     config["metadata"].pop("sae_lens_training_version", None)
     write_json(directory / "cfg.json", config)
     finish(name, x, only_forward=name in TRAINED)
+
+
+@torch.no_grad()
+def write_checkpoint(name: str, directory, factor: float | None = None) -> tuple[torch.Tensor, dict]:
+    """What `save_model` writes, and what the dictionary that `save_inference_model` writes makes of inputs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sae = make(name)
+    sae.topk_threshold.fill_(THRESHOLD)
+    if factor is not None:
+        sae.cfg.normalize_activations = "expected_average_only_in"
+        write_json(directory / "activation_scaler.json", {"scaling_factor": factor})
+    sae.save_model(directory)
+    write_json(directory / "cfg.json", json.loads((directory / "cfg.json").read_text()))
+    if factor is not None:
+        sae.fold_activation_norm_scaling_factor(factor)
+        sae.cfg.normalize_activations = "none"
+    x = inputs(sae, name)
+    with tempfile.TemporaryDirectory() as folder:
+        sae.save_inference_model(folder)
+        return x, run(SAE.load_from_disk(folder), x)
+
+
+def write_checkpoints(names: list[str]) -> None:
+    for name in [name for name in names if name in CHECKPOINTS]:
+        directory = fixture_dir(f"sae-{name}")
+        x, answers = write_checkpoint(name, directory)
+        write_tensors(directory / "cases.safetensors", {"x": x, **answers})
+        seal(directory, seed=seed_of(name), refused=[], factor=FACTOR)
+    if SCALED in names:
+        directory, folder = fixture_dir(f"saeformat-{SCALED}"), "checkpoints/100"
+        x, answers = write_checkpoint("batchtopk-training", directory / folder, FACTOR)
+        write_tensors(directory / "cases.safetensors", {"x": x, **answers})
+        seal(directory, path=folder, hook=HOOK, hook_out=None)
+
+
+def seal(directory, **facts) -> None:
+    for file in directory.rglob("*.*"):
+        file.chmod(0o644)
+    write_manifest(directory, "sae.py", ["sae-lens", "torch"], **facts)
+    print(directory)
 
 
 def write_old(name: str) -> None:
@@ -222,10 +270,13 @@ def write_old(name: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only these")
-    names = parser.parse_args().names or [*CASES, *TRAINED, *OLD]
+    names = parser.parse_args().names or [*CASES, *TRAINED, *CHECKPOINTS, SCALED, *OLD]
     for name in names:
-        write_old(name) if name in OLD else write(name)
-        print(FIXTURES / f"sae-{name}")
+        if name in OLD:
+            write_old(name)
+        elif name in CASES or name in TRAINED:
+            write(name)
+    write_checkpoints(names)
 
 
 if __name__ == "__main__":

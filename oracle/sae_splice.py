@@ -1,7 +1,8 @@
 """Dictionaries of `sae.py` spliced into the model of `fixtures/tl-ln` by SAELens, and how well they do.
 
 `fixtures/sae-splice/cases.json` lists runs (which dictionaries, with an error term or not, which edits, which tokens
-are excluded), `cases.safetensors` what each gave: logits, the activations inside the dictionaries, gradients. The
+are excluded), `cases.safetensors` what each gave: logits, the activations inside the dictionaries, gradients. A
+dictionary of one head is not a run there: SAELens's `evals.py` alone knows what a head is (`one-head/logits`). The
 numbers of `metrics.json` are computed of SAELens's runs by the formulas of its `evals.py`, in float64.
 """
 
@@ -17,7 +18,9 @@ warnings.filterwarnings("ignore")
 from sae import D_IN, D_SAE, generator
 from sae_lens import SAE
 from sae_lens.analysis.hooked_sae_transformer import HookedSAETransformer
+from sae_lens.evals import get_recons_loss
 from sae_lens.registry import get_sae_class
+from sae_lens.training.activation_scaler import ActivationScaler
 from transformer_lens import HookedTransformerConfig
 
 MODEL = "tl-ln"
@@ -25,6 +28,7 @@ RESID = "blocks.0.hook_resid_pre"
 Z = "blocks.1.attn.hook_z"
 MLP = "blocks.1.hook_mlp_out"
 TRANSCODER = "sae-splice-transcoder"
+ONE_HEAD, HEAD, D_HEAD = "sae-splice-head", 1, 4
 
 # name: dictionaries, error term, edits (hook, factor, addend, feature or None), excluded tokens
 RUNS = {
@@ -64,21 +68,30 @@ def model() -> HookedSAETransformer:
     return model.eval()
 
 
-@torch.no_grad()
 def write_transcoder() -> None:
-    directory = fixture_dir(TRANSCODER)
-    sae_class, config_class = get_sae_class("transcoder")
-    cfg = config_class(d_in=D_IN, d_sae=D_SAE, d_out=D_IN, dtype="float64", apply_b_dec_to_input=False)
-    sae = sae_class(cfg)
-    for key, value in {"model_name": "tiny", "hook_name": "blocks.1.ln2.hook_normalized", "hook_name_out": MLP}.items():
+    cfg = {"d_in": D_IN, "d_out": D_IN, "apply_b_dec_to_input": False}
+    write(TRANSCODER, "transcoder", cfg, {"hook_name": "blocks.1.ln2.hook_normalized", "hook_name_out": MLP})
+
+
+def write_head() -> None:
+    cfg = {"d_in": D_HEAD, "normalize_activations": "layer_norm"}
+    write(ONE_HEAD, "standard", cfg, {"hook_name": Z, "hook_head_index": HEAD})
+
+
+@torch.no_grad()
+def write(name: str, architecture: str, cfg: dict, metadata: dict) -> None:
+    directory = fixture_dir(name)
+    sae_class, config_class = get_sae_class(architecture)
+    sae = sae_class(config_class(d_sae=D_SAE, dtype="float64", **cfg))
+    for key, value in {"model_name": "tiny", **metadata}.items():
         sae.cfg.metadata[key] = value
-    random = generator(TRANSCODER)
+    random = generator(name)
     for _, parameter in sorted(sae.named_parameters()):
         parameter.copy_(torch.randn(parameter.shape, generator=random, dtype=torch.float64) / 3)
     sae.save_model(directory)
     config = json.loads((directory / "cfg.json").read_text())
     write_json(directory / "cfg.json", config)
-    x = torch.randn((2, 5, D_IN), generator=random, dtype=torch.float64)
+    x = torch.randn((2, 5, cfg["d_in"]), generator=random, dtype=torch.float64)
     seen = {}
     sae.hook_sae_acts_pre.add_hook(lambda value, hook: seen.__setitem__("pre", value.clone()))
     acts = sae.encode(x)
@@ -86,7 +99,7 @@ def write_transcoder() -> None:
     write_tensors(directory / "cases.safetensors", {"x": x, "acts": acts, "recons": sae.forward(x), **seen})
     for file in directory.iterdir():
         file.chmod(0o644)
-    write_manifest(directory, "sae_splice.py", ["sae-lens", "torch"], seed=seed_of(TRANSCODER))
+    write_manifest(directory, "sae_splice.py", ["sae-lens", "torch"], seed=seed_of(name))
 
 
 def editing(factor: float, addend: float, feature: int | None):
@@ -123,6 +136,28 @@ def gradients(model, tokens) -> dict[str, torch.Tensor]:
         with model.hooks(bwd_hooks=[(point, keep) for point in points]):
             model(tokens, return_type="loss").backward()
     return {f"gradient/{point}": grad for point, grad in kept.items()}
+
+
+@torch.no_grad()
+def one_head(model, tokens) -> tuple[torch.Tensor, dict[str, float]]:
+    """Logits with one head's activation replaced, and what `evals.py` says of such runs."""
+    sae = SAE.load_from_disk(FIXTURES / ONE_HEAD)
+
+    def replace(z, hook):
+        z = z.clone()
+        z[:, :, HEAD] = sae.decode(sae.encode(z[:, :, HEAD]))
+        return z
+
+    losses = get_recons_loss(sae, model, ActivationScaler(), tokens, compute_kl=True, compute_ce_loss=True)
+    mean = lambda name: losses[name].mean().item()
+    before_the_last = lambda name: losses[name][:, :-1].mean().item()
+    return model.run_with_hooks(tokens, fwd_hooks=[(Z, replace)]), {
+        "ce_clean": mean("ce_loss_without_sae"),
+        "ce_sae": mean("ce_loss_with_sae"),
+        "ce_zero": mean("ce_loss_with_ablation"),
+        "kl_sae": before_the_last("kl_div_with_sae"),
+        "kl_zero": before_the_last("kl_div_with_ablation"),
+    }
 
 
 @torch.no_grad()
@@ -171,11 +206,13 @@ def metrics(model, tokens, name: str) -> dict[str, float]:
 
 def main() -> None:
     write_transcoder()
+    write_head()
     subject, tokens = model(), torch.tensor(TOKENS)
     tensors = {"tokens": tokens, "clean/logits": subject(tokens)}
     for name in RUNS:
         tensors |= run(subject, tokens, name)
     tensors |= gradients(subject, tokens)
+    tensors["one-head/logits"], losses = one_head(subject, tokens)
     directory = fixture_dir("sae-splice")
     write_tensors(directory / "cases.safetensors", tensors)
     runs = [
@@ -184,7 +221,8 @@ def main() -> None:
     ]
     write_json(directory / "cases.json", runs)
     names = ["sae-standard", "sae-topk", "sae-abstopk", "sae-standard-hook-z", "sae-standard-layer-norm", TRANSCODER]
-    write_json(directory / "metrics.json", {name: metrics(subject, tokens, name) for name in names})
+    found = {name: metrics(subject, tokens, name) for name in names}
+    write_json(directory / "metrics.json", found | {ONE_HEAD: losses})
     write_manifest(directory, "sae_splice.py", ["sae-lens", "transformer-lens", "torch"])
     print(directory)
 

@@ -179,8 +179,9 @@ fn what_is_wrong_is_named_with_its_file() {
         &|folder| std::fs::remove_file(folder.join("params.npz")).unwrap(),
         &["sae_weights.safetensors"],
     );
-    let none = message(Path::new("no/such/folder"), &options());
-    assert!(none.contains("no/such/folder"), "{none}");
+    let folder = tempfile::tempdir().unwrap();
+    let none = message(&folder.path().join("no-such-folder"), &options());
+    assert!(none.contains("no-such-folder") && none.contains("neither a folder"), "{none}");
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct SaeConfig {
     pub normalization: Normalization,
     /// Whether it reads an activation with heads, `[batch, pos, head, d_head]`, side by side.
     pub hook_z: bool,
+    /// The one head that it reads and writes, of an activation with heads; the others are left alone.
+    pub head: Option<usize>,
     /// The hook that it reads.
     pub hook_name: Option<String>,
     /// The hook that it writes, where that is another one.

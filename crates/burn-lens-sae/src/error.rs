@@ -1,6 +1,6 @@
 //! What can go wrong with a dictionary.
 
-use burn_lens_hooks::{RunError, UnknownHook};
+use burn_lens_hooks::{HookPoint, RunError, UnknownHook};
 use burn_lens_tensor::{
     WeightError,
     burn::tensor::{ExecutionError, TensorReadError},
@@ -124,6 +124,18 @@ pub enum SaeError {
         expected: usize,
         /// The length given.
         found: usize,
+    },
+    /// A head that the activation does not have.
+    #[error("{name} reads head {head} of `{point}`, which has {}", match n_heads { 0 => "no heads".to_owned(), n => format!("heads 0 to {}", n - 1) })]
+    Head {
+        /// The dictionary.
+        name: String,
+        /// The head.
+        head: usize,
+        /// The activation.
+        point: HookPoint,
+        /// How many heads it has; 0 where it has none.
+        n_heads: usize,
     },
     /// The model failed.
     #[error(transparent)]

@@ -12,14 +12,18 @@ use crate::{Normalization, SaeError, SparseAutoencoder, affine::row_norms};
 /// If which features are active depends on the norms: top-k kinds that are not rescaled, matching
 /// pursuit, temporal.
 pub fn fold_w_dec_norm(sae: &mut dyn SparseAutoencoder) -> Result<(), SaeError> {
-    /// As in SAELens: a row of zeros stays one.
-    const LEAST: f64 = 1e-8;
-    let norms = row_norms(&sae.base().w_dec).clamp_min(LEAST);
+    let norms = norms(&sae.base().w_dec);
     sae.scale_latents(&norms)?;
     let base = sae.base_mut();
     base.w_dec = base.w_dec.clone() / norms.clone().unsqueeze_dim(1);
     base.w_enc = base.w_enc.clone() * norms.unsqueeze();
     Ok(())
+}
+
+/// The norms of a decoder's rows, none of them 0: a row of zeros stays one. As in SAELens.
+pub(crate) fn norms(w_dec: &Tensor<2>) -> Tensor<1> {
+    const LEAST: f64 = 1e-8;
+    row_norms(w_dec).clamp_min(LEAST)
 }
 
 /// Makes a dictionary that was trained on activations times `factor` (`√d_in` over their mean norm)

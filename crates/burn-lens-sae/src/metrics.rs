@@ -8,7 +8,7 @@ use burn_lens_hooks::{CacheOptions, Hook, HookContext, HookPoint, HookedModel, I
 use burn_lens_tensor::{AnyTensor, numeric};
 use serde::Serialize;
 
-use crate::{Codes, SaeError, SaeModel, SplicedSae, features::SparseRows, rows};
+use crate::{Codes, SaeError, SaeModel, SplicedSae, features::SparseRows, rows, splice::Vectors};
 
 /// What [`SaeEvaluation`] found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -117,7 +117,11 @@ impl SaeEvaluation {
         let cache = CacheOptions::names([self.from, self.to]);
         let (clean, cache) = model.run_with_cache(&input, &options, &cache)?;
         let spliced = model.run_with_saes(&input, &options, std::slice::from_ref(&self.spliced))?;
-        let zeroed = model.run_with_hooks(&input, &options, vec![zeros_at(self.to)])?;
+        let zeroed = model.run_with_hooks(
+            &input,
+            &options,
+            vec![zeros_at(self.to, self.spliced.sae.config().head)],
+        )?;
         let ids: Vec<i64> = tokens.clone().try_into_vec_as()?;
         let real: Vec<bool> = match attention_mask {
             None => vec![true; ids.len()],
@@ -164,7 +168,8 @@ impl SaeEvaluation {
 
     fn activations(&mut self, x: &AnyTensor, y: &AnyTensor, counted: &[bool]) -> Result<(), SaeError> {
         let sae = &*self.spliced.sae;
-        let (x, y) = (by_token(x.clone(), self.from)?, by_token(y.clone(), self.to)?);
+        let vectors = |x: &AnyTensor, point| Vectors::of(x.clone(), point, sae.config().head);
+        let (x, y) = (vectors(x, self.from)?.x, vectors(y, self.to)?.x);
         let x = x.cast(sae.base().w_dec.dtype());
         let prepared = sae.prepare(x.clone());
         let codes: Codes = sae.codes(prepared.x.clone(), &mut |pre| pre);
@@ -230,24 +235,12 @@ fn share(part: f64, whole: f64) -> Option<f64> {
     (whole.abs() > NOTHING).then(|| part / whole)
 }
 
-/// Sets an activation to zero, with heads or without.
-fn zeros_at(point: HookPoint) -> Hook<'static> {
-    match point.axes().len() {
-        4 => Hook::edit(point, |x: Tensor<4>, _: &mut HookContext<'_>| x.zeros_like()),
-        _ => Hook::edit(point, |x: Tensor<3>, _: &mut HookContext<'_>| x.zeros_like()),
-    }
-}
-
-/// An activation as `[batch, pos, width]`, heads side by side.
-fn by_token(x: AnyTensor, point: HookPoint) -> Result<Tensor<3>, RunError> {
-    let wrong = |source| RunError::HookRank { point, source };
-    match x {
-        AnyTensor::Float4(x) => {
-            let [batch, pos, head, width] = x.dims();
-            Ok(x.reshape([batch, pos, head * width]))
-        }
-        x => x.try_into().map_err(wrong),
-    }
+/// Sets an activation to zero, or one head of it.
+fn zeros_at(point: HookPoint, head: Option<usize>) -> Hook<'static> {
+    Hook::try_edit(point, move |x: AnyTensor, _: &mut HookContext<'_>| {
+        let vectors = Vectors::of(x, point, head)?;
+        Ok::<_, RunError>(Some(vectors.restored(vectors.x.zeros_like())))
+    })
 }
 
 impl Sums {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_lens_tensor::{AnyTensor, FloatType, WeightError, Weights};
 
-use crate::SaeError;
+use crate::{SaeError, fold::norms};
 
 /// Where a weight lies in a file, and what makes it ours.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Place {
     Transposed(String),
     /// One number for all entries.
     Scalar(String),
+    /// One number for all entries, over the norms of a matrix's rows.
+    OverNorms(String, String),
     /// Its exponential.
     Exp(String),
     /// `[feature, target, d]`, summed over targets.
@@ -136,7 +138,7 @@ impl<'w> Reader<'w> {
             Place::Filled(value) => Tensor::full([rows, columns], *value, (&self.device, self.dtype.dtype())),
             Place::Times(place, factor) => self.matrix_at(place, [rows, columns])? * *factor,
             Place::Exp(at) => self.tensor::<2>(at, &[rows, columns])?.exp(),
-            Place::Scalar(at) => {
+            Place::Scalar(at) | Place::OverNorms(at, _) => {
                 let value = self.scalar(at)?;
                 Tensor::full([rows, columns], value, (&self.device, self.dtype.dtype()))
             }
@@ -164,6 +166,11 @@ impl<'w> Reader<'w> {
                 }
                 let value = self.scalar(at)?;
                 Tensor::full([len], value, (&self.device, self.dtype.dtype()))
+            }
+            Place::OverNorms(at, matrix) => {
+                let columns = self.weights.shape(matrix).and_then(|shape| shape.get(1).copied());
+                let matrix = self.tensor::<2>(matrix, &[len, columns.unwrap_or(1)])?;
+                norms(&matrix).recip() * self.scalar(at)?
             }
             Place::Exp(at) => self.tensor::<1>(at, &[len])?.exp(),
             Place::Times(place, factor) => self.vector_at(place, len)? * *factor,

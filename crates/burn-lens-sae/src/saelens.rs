@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Normalization, Place, SaeConfig, SaeError, SaeKind, SaeOptions, Settings, SparseAutoencoder,
-    draft::{Draft, Folding},
+    draft::{Draft, Fold, batch_threshold},
 };
 
 /// The version whose format is written.
@@ -42,15 +42,34 @@ pub(crate) fn draft(settings: Settings, weights: &mut dyn Weights) -> Result<Dra
             ignored.push(factors);
         }
     }
-    let architecture = settings.text("architecture")?.unwrap_or("standard").to_owned();
+    let mut unit_decoder = false;
+    let mut architecture = settings.text("architecture")?.unwrap_or("standard").to_owned();
+    // Saved in training: of a batch the largest were active, of a token those above what that came to.
     if let "batchtopk" | "matryoshka_batchtopk" = architecture.as_str() {
-        let expected = "jumprelu, as which SAELens saves it for inference (`save_inference_model`)";
-        return Err(settings.wrong("architecture", &architecture.into(), expected));
+        "jumprelu".clone_into(&mut architecture);
+        unit_decoder = settings.flag("rescale_acts_by_decoder_norm", true)?;
+        let threshold = batch_threshold(weights, "topk_threshold")?;
+        let place = if unit_decoder {
+            Place::OverNorms(threshold, "W_dec".to_owned())
+        } else {
+            Place::Scalar(threshold)
+        };
+        places.insert("threshold".to_owned(), place);
+    } else if weights.shape("log_threshold").is_some() {
+        places.insert("threshold".to_owned(), Place::Exp("log_threshold".to_owned()));
     }
     let kind = SaeKind::named(&architecture, settings.origin())?;
     let metadata = settings.object("metadata")?;
-    let (normalization, folding) = normalization(&settings)?;
+    let (normalization, fold) = normalization(&settings)?;
     let d_in = settings.size("d_in")?;
+    let hook_z = match settings.text("reshape_activations")?.unwrap_or("none") {
+        "none" => false,
+        "hook_z" => true,
+        other => return Err(settings.wrong("reshape_activations", &other.into(), "none or hook_z")),
+    };
+    let head = head(&metadata)?;
+    // One head is a vector already.
+    let hook_z = hook_z && head.is_none();
     let hook = |key: &str| Ok::<_, SaeError>(metadata.text(key)?.map(str::to_owned));
     let d_out = settings.optional_size("d_out")?.unwrap_or(d_in);
     let config = SaeConfig {
@@ -60,23 +79,32 @@ pub(crate) fn draft(settings: Settings, weights: &mut dyn Weights) -> Result<Dra
         d_out,
         apply_b_dec_to_input: settings.flag("apply_b_dec_to_input", !kind.name.ends_with("transcoder"))?,
         normalization,
-        hook_z: match settings.text("reshape_activations")?.unwrap_or("none") {
-            "none" => false,
-            "hook_z" => true,
-            other => {
-                return Err(settings.wrong("reshape_activations", &other.into(), "none or hook_z"));
-            }
-        },
+        hook_z,
+        head,
         hook_name: hook("hook_name")?,
         hook_name_out: hook("hook_name_out")?,
         metadata: metadata.values().clone(),
     };
     settings.remove("metadata");
-    Ok(Draft { kind, config, settings, places, ignored, folding })
+    let mut folds = Vec::from_iter(fold);
+    if unit_decoder {
+        // Of activations that were scaled the norms are those that the scale leaves; what was whitened
+        // was whitened in training.
+        let at = folds.iter().filter(|fold| matches!(fold, Fold::Scale(_))).count();
+        folds.insert(at, Fold::DecoderNorms);
+    }
+    Ok(Draft { kind, config, settings, places, ignored, folds })
 }
 
-fn normalization(settings: &Settings) -> Result<(Normalization, Folding), SaeError> {
-    let plain = |normalization| Ok((normalization, Folding::Nothing));
+/// The one head that is read.
+fn head(metadata: &Settings) -> Result<Option<usize>, SaeError> {
+    let Some(value) = metadata.get("hook_head_index") else { return Ok(None) };
+    let head = value.as_u64().and_then(|head| usize::try_from(head).ok());
+    head.map(Some).ok_or_else(|| metadata.wrong("hook_head_index", value, "the number of a head, from 0"))
+}
+
+fn normalization(settings: &Settings) -> Result<(Normalization, Option<Fold>), SaeError> {
+    let plain = |normalization| Ok((normalization, None));
     match settings.text("normalize_activations")?.unwrap_or("none") {
         "none" => plain(Normalization::None),
         "layer_norm" => plain(Normalization::LayerNorm),
@@ -86,9 +114,9 @@ fn normalization(settings: &Settings) -> Result<(Normalization, Folding), SaeErr
             plain(Normalization::ConstantScalarRescale(factor))
         }
         "expected_average_only_in" => {
-            Ok((Normalization::None, Folding::Scale(settings.optional_number("scaling_factor")?)))
+            Ok((Normalization::None, Some(Fold::Scale(settings.optional_number("scaling_factor")?))))
         }
-        "covariance_whitening" => Ok((Normalization::None, Folding::Whiten)),
+        "covariance_whitening" => Ok((Normalization::None, Some(Fold::Whitening))),
         other => {
             let expected = "none, expected_average_only_in, constant_norm_rescale, constant_scalar_rescale, \
                             layer_norm or covariance_whitening";

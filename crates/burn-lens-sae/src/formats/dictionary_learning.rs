@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::{SaeFiles, SaeFormat, named};
 use crate::{
     Normalization, Place, SaeConfig, SaeError, SaeKind, Settings,
-    draft::{Draft, Folding},
+    draft::{Draft, batch_threshold},
 };
 
 pub(super) static DICTIONARY_LEARNING: SaeFormat = SaeFormat {
@@ -91,9 +91,12 @@ fn class(trainer: &Settings) -> Result<Class, SaeError> {
     })
 }
 
-fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
+fn draft(files: &mut SaeFiles<'_>) -> Result<Draft, SaeError> {
     let trainer = files.config()?.object("trainer")?;
     let class = class(&trainer)?;
+    if class.places.iter().any(|(name, place)| *name == "threshold" && matches!(place, Place::Scalar(_))) {
+        batch_threshold(files.weights, "threshold")?;
+    }
     let d_in = trainer.size("activation_dim")?;
     let mut metadata = Map::new();
     if let Some(model) = trainer.text("lm_name")? {
@@ -107,6 +110,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
         apply_b_dec_to_input: class.centred,
         normalization: Normalization::None,
         hook_z: false,
+        head: None,
         hook_name: hook(&trainer)?,
         hook_name_out: None,
         metadata,
@@ -119,7 +123,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
         settings: trainer,
         places,
         ignored: class.ignored.iter().map(|&name| name.to_owned()).collect(),
-        folding: Folding::Nothing,
+        folds: Vec::new(),
     })
 }
 

@@ -12,7 +12,7 @@ use serde_json::Map;
 use super::{SaeFiles, SaeFormat, named, number_behind};
 use crate::{
     Normalization, Place, SaeConfig, SaeError, SaeKind, Settings,
-    draft::{Draft, Folding, places},
+    draft::{Draft, places},
 };
 
 pub(super) static GEMMA_SCOPE: SaeFormat = SaeFormat {
@@ -64,6 +64,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
             apply_b_dec_to_input: false,
             normalization: Normalization::None,
             hook_z: hook_name.as_ref().is_some_and(|name| name.ends_with("hook_z")),
+            head: None,
             hook_name,
             hook_name_out,
             metadata: Map::new(),
@@ -71,7 +72,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
         settings,
         places,
         ignored: Vec::new(),
-        folding: Folding::Nothing,
+        folds: Vec::new(),
     })
 }
 

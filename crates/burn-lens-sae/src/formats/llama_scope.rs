@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{SaeFiles, SaeFormat};
 use crate::{
     Normalization, Place, SaeConfig, SaeError, SaeKind, Settings,
-    draft::{Draft, Folding, places},
+    draft::{Draft, Fold, places},
 };
 
 pub(super) static LLAMA_SCOPE: SaeFormat = SaeFormat {
@@ -76,18 +76,19 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
             apply_b_dec_to_input: has_bias && settings.flag("apply_decoder_bias_to_pre_encoder", false)?,
             normalization: Normalization::None,
             hook_z: hook_name.ends_with("hook_z"),
+            head: None,
             hook_name: Some(hook_name),
             hook_name_out: None,
             metadata: Map::new(),
         },
-        folding: scale(&settings, d_in)?,
+        folds: scale(&settings, d_in)?,
         settings,
         places,
         ignored: Vec::new(),
     })
 }
 
-fn scale(settings: &Settings, d_in: usize) -> Result<Folding, SaeError> {
+fn scale(settings: &Settings, d_in: usize) -> Result<Vec<Fold>, SaeError> {
     match settings.text("norm_activation")?.unwrap_or("dataset-wise") {
         "dataset-wise" => {
             let norms = settings.object("dataset_average_activation_norm")?;
@@ -97,9 +98,10 @@ fn scale(settings: &Settings, d_in: usize) -> Result<Folding, SaeError> {
             {
                 return Err(norms.wrong("out", &Value::from(out), "the same as `in`"));
             }
-            Ok(Folding::Scale(norm.filter(|&norm| norm > 0.0).map(|norm| (d_in as f64).sqrt() / norm)))
+            let norm = norm.filter(|&norm| norm > 0.0);
+            Ok(vec![Fold::Scale(norm.map(|norm| (d_in as f64).sqrt() / norm))])
         }
-        "inference" | "none" => Ok(Folding::Nothing),
+        "inference" | "none" => Ok(Vec::new()),
         other => Err(settings.wrong("norm_activation", &other.into(), "dataset-wise, inference or none")),
     }
 }

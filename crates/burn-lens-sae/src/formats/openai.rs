@@ -8,7 +8,7 @@ use burn_lens_hooks::HookPoint;
 use super::{SaeFiles, SaeFormat, named};
 use crate::{
     Normalization, Place, SaeConfig, SaeError, SaeKind, SaeOptions, Settings,
-    draft::{Draft, Folding, places},
+    draft::{Draft, places},
 };
 
 pub(super) static OPENAI: SaeFormat = SaeFormat {
@@ -58,6 +58,7 @@ fn draft(files: &mut SaeFiles<'_>, options: &SaeOptions) -> Result<Draft, SaeErr
             apply_b_dec_to_input: true,
             normalization: if k.is_some() { Normalization::LayerNorm } else { Normalization::None },
             hook_z: false,
+            head: None,
             hook_name: hook(files),
             hook_name_out: None,
             metadata: serde_json::Map::new(),
@@ -72,7 +73,7 @@ fn draft(files: &mut SaeFiles<'_>, options: &SaeOptions) -> Result<Draft, SaeErr
         ignored: ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"]
             .map(str::to_owned)
             .into(),
-        folding: Folding::Nothing,
+        folds: Vec::new(),
     })
 }
 

@@ -6,10 +6,7 @@ use burn_lens_hooks::HookPoint;
 use serde_json::{Map, Value};
 
 use super::{SaeFiles, SaeFormat, named};
-use crate::{
-    Normalization, SaeConfig, SaeError, SaeKind,
-    draft::{Draft, Folding},
-};
+use crate::{Normalization, SaeConfig, SaeError, SaeKind, draft::Draft};
 
 pub(super) static ORIGINAL: SaeFormat = SaeFormat {
     name: "AutoEncoder",
@@ -49,6 +46,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
             apply_b_dec_to_input: true,
             normalization: Normalization::None,
             hook_z: hook_name.as_ref().is_some_and(|name| name.ends_with("hook_z")),
+            head: None,
             hook_name,
             hook_name_out: None,
             metadata,
@@ -56,6 +54,6 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
         settings,
         places: std::collections::BTreeMap::new(),
         ignored: Vec::new(),
-        folding: Folding::Nothing,
+        folds: Vec::new(),
     })
 }

@@ -10,7 +10,7 @@ use burn_lens_hooks::HookPoint;
 use super::{SaeFiles, SaeFormat, named, number_behind};
 use crate::{
     Normalization, Place, SaeConfig, SaeError, SaeKind, Settings,
-    draft::{Draft, Folding, places},
+    draft::{Draft, places},
 };
 
 pub(super) static SPARSIFY: SaeFormat = SaeFormat {
@@ -40,6 +40,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
             apply_b_dec_to_input: !transcode,
             normalization: Normalization::None,
             hook_z: false,
+            head: None,
             hook_name,
             hook_name_out,
             metadata: serde_json::Map::new(),
@@ -50,7 +51,7 @@ fn draft(files: &SaeFiles<'_>) -> Result<Draft, SaeError> {
             ("b_enc", place("encoder.bias")),
         ]),
         ignored: Vec::new(),
-        folding: Folding::Nothing,
+        folds: Vec::new(),
     })
 }
 

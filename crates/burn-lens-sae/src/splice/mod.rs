@@ -6,6 +6,7 @@
 //! both that and what took its place.
 
 mod run;
+mod vectors;
 
 use std::sync::{Arc, Mutex};
 
@@ -15,8 +16,9 @@ use burn_lens_hooks::{
 };
 use burn_lens_tensor::TypedTensor;
 
-use crate::{SaeError, SparseAutoencoder};
-use run::{Run, Seen, Vectors, seen};
+use crate::{SaeConfig, SaeError, SparseAutoencoder};
+use run::{Run, Seen, seen};
+pub(crate) use vectors::Vectors;
 
 /// A dictionary, and how it stands in a run.
 #[derive(Clone, Debug)]
@@ -197,7 +199,7 @@ pub fn sae_hooks<M: HookedModel + ?Sized>(
         if from != to {
             let state = Arc::clone(&state);
             readers.push(Hook::splice(from, Vec::new(), move |x, _| {
-                seen(&state).read = Some(Vectors::of(x, from)?.x);
+                seen(&state).read = Some(Vectors::of(x, from, None)?.x);
                 Ok(None)
             }));
         }
@@ -220,11 +222,20 @@ fn check_width<M: HookedModel + ?Sized>(
     let by_token = point.batch_axis() == Some(0) && point.pos_axis() == Some(1) && !point.is_integer();
     let lens: Option<Vec<usize>> =
         point.axes().iter().skip(2).map(|&axis| dims.len_of(axis)).collect::<Option<_>>();
-    let found =
-        lens.filter(|lens| by_token && (1..=2).contains(&lens.len())).map_or(0, |lens| lens.iter().product());
+    let lens = lens.filter(|lens| by_token && (1..=2).contains(&lens.len())).unwrap_or_default();
+    let SaeConfig { name, head, .. } = spliced.sae.config();
+    let name = name.clone();
+    let found = match (head, &lens[..]) {
+        (None, []) => 0,
+        (None, lens) => lens.iter().product(),
+        (&Some(head), &[n_heads, width]) if head < n_heads => width,
+        (&Some(head), lens) => {
+            let n_heads = if lens.len() == 2 { lens[0] } else { 0 };
+            return Err(SaeError::Head { name, head, point, n_heads });
+        }
+    };
     if found == expected {
         return Ok(());
     }
-    let name = spliced.sae.config().name.clone();
     Err(SaeError::Width { name, what: format!("`{point}`"), expected, found })
 }

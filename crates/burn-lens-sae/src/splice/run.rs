@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::{Bool, Int, Tensor};
 use burn_lens_hooks::{HookPoint, Hooks, RunError, SaeHook, SaeHost};
-use burn_lens_tensor::{AnyTensor, TypedTensor};
+use burn_lens_tensor::AnyTensor;
 
-use super::SplicedSae;
+use super::{SplicedSae, vectors::Vectors};
 use crate::{Codes, Prepared};
 
 /// What a run has shown so far.
@@ -20,36 +20,6 @@ pub(super) struct Seen {
 
 pub(super) fn seen(state: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An activation as vectors, and the shape that it had.
-pub(super) struct Vectors {
-    pub(super) x: Tensor<3>,
-    heads: Option<[usize; 2]>,
-}
-
-impl Vectors {
-    pub(super) fn of(x: AnyTensor, point: HookPoint) -> Result<Self, RunError> {
-        match x {
-            AnyTensor::Float4(x) => {
-                let [batch, pos, head, width] = x.dims();
-                Ok(Self { x: x.reshape([batch, pos, head * width]), heads: Some([head, width]) })
-            }
-            x => {
-                let x = Tensor::<3>::from_any(x).map_err(|source| RunError::HookRank { point, source })?;
-                Ok(Self { x, heads: None })
-            }
-        }
-    }
-
-    /// Vectors in the shape that the activation had.
-    fn restored(&self, x: Tensor<3>) -> AnyTensor {
-        let [batch, pos, _] = x.dims();
-        match self.heads {
-            Some([head, width]) => x.reshape([batch, pos, head, width]).into(),
-            None => x.into(),
-        }
-    }
 }
 
 /// One dictionary in one run.
@@ -97,7 +67,8 @@ impl Run {
                 sae.config().name
             )));
         }
-        let y = Vectors::of(x, self.host.point())?;
+        let head = sae.config().head;
+        let y = Vectors::of(x, self.host.point(), head)?;
         let read = match seen(&self.state).read.take() {
             Some(read) if self.transcodes => read,
             _ => y.x.clone(),
@@ -176,8 +147,8 @@ impl Run {
         if hooks.wants(point) {
             let error = y.x.clone().cast(encoded.acts.dtype()).detach() - clean(encoded).detach();
             let error = self.masked(error);
-            let (hooked, changed) = hooks.at_changed(point, y.restored(error.clone().cast(y.x.dtype())));
-            if let (true, Ok(hooked)) = (changed, Vectors::of(hooked, point)) {
+            let (hooked, changed) = hooks.at_changed(point, y.alone(error.clone().cast(y.x.dtype())));
+            if let (true, Ok(hooked)) = (changed, Vectors::of(hooked, point, sae.config().head)) {
                 let change = hooked.x.cast(encoded.acts.dtype()) - error;
                 delta = Some(delta.map_or(change.clone(), |delta| delta + change));
             }

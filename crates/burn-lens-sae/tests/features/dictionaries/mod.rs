@@ -4,6 +4,7 @@ mod faults;
 mod folds;
 mod kinds;
 mod metrics;
+mod one_head;
 mod saelens;
 mod several;
 mod splice;

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use burn_lens_sae::{SaeError, SaeOptions, read_sae_lens, sae_lens_config, sae_lens_tensors};
 use burn_lens_tensor::{FloatType, MemoryWeights, burn::tensor::TensorData};
-use burn_lens_testkit::{device, fixtures};
+use burn_lens_testkit::{Tolerance, device, fixtures};
 use serde_json::{Value, json};
 
-use super::{cases, inputs, load};
+use super::{cases, close, inputs, load};
 
 fn memory(name: &str) -> (Value, BTreeMap<String, TensorData>) {
     let sae = load(name, FloatType::F64);
@@ -37,7 +37,7 @@ fn what_is_saved_comes_back_bit_for_bit() {
             "{name}"
         );
         assert_eq!(sae_lens_config(&*back), sae_lens_config(&*sae), "{name}");
-        let x = inputs(&cases(&name), 8, FloatType::F64);
+        let x = inputs(&cases(&name), sae.config().d_in, FloatType::F64);
         assert_eq!(back.forward_dense(x.clone()).into_data(), sae.forward_dense(x).into_data(), "{name}");
     }
 }
@@ -54,9 +54,10 @@ fn what_is_wrong_is_named() {
         }
     };
     check(&|config, _| config["architecture"] = "topp".into(), &["`topp`", "did you mean topk"]);
+    check(&|config, _| config["architecture"] = "batchtopk".into(), &["threshold", "later checkpoint"]);
     check(
-        &|config, _| config["architecture"] = "batchtopk".into(),
-        &["`architecture`", "save_inference_model"],
+        &|config, _| config["metadata"]["hook_head_index"] = (-1).into(),
+        &["`hook_head_index` is -1", "from 0"],
     );
     check(&|config, _| config["d_in"] = 0.into(), &["`d_in` is 0", "at least 1"]);
     check(&|config, _| config["d_in"] = "8".into(), &["`d_in`"]);
@@ -79,6 +80,36 @@ fn what_is_wrong_is_named() {
     );
     let text = read_sae_lens("[1]", "cfg.json", &mut MemoryWeights::default(), &SaeOptions::on(&device()));
     assert_eq!(text.unwrap_err().to_string(), "cfg.json is not a JSON object");
+}
+
+/// Older training runs kept the logarithm.
+#[test]
+fn a_threshold_can_be_given_by_its_logarithm() {
+    let (config, mut tensors) = memory("sae-jumprelu");
+    let threshold = tensors.remove("threshold").unwrap();
+    let logarithms: Vec<f64> = threshold.iter::<f64>().map(f64::ln).collect();
+    tensors.insert("log_threshold".to_owned(), TensorData::new(logarithms, [24]));
+    let mut weights = MemoryWeights::new(tensors);
+    let options = SaeOptions { dtype: FloatType::F64, ..SaeOptions::on(&device()) };
+    let sae = read_sae_lens(&config.to_string(), "cfg.json", &mut weights, &options).unwrap();
+    let golden = cases("sae-jumprelu");
+    let acts = sae.encode_dense(inputs(&golden, 8, FloatType::F64));
+    close("acts", acts, golden.get("acts"), Tolerance::F64);
+}
+
+/// With the decoder's norms in the choice, and without.
+#[test]
+fn checkpoints_become_what_is_saved_for_inference() {
+    let norms = |name: &str| {
+        let sae = load(name, FloatType::F64);
+        assert_eq!(sae.kind(), "jumprelu", "{name}");
+        let rows = sae.directions().square().sum_dim(1).sqrt().into_data();
+        rows.iter::<f64>().collect::<Vec<_>>()
+    };
+    for name in ["sae-batchtopk-training", "sae-matryoshka-batchtopk-training"] {
+        assert!(norms(name).iter().all(|norm| (norm - 1.0).abs() < 1e-12), "{name}");
+    }
+    assert!(norms("sae-batchtopk-plain-training").iter().any(|norm| (norm - 1.0).abs() > 0.1));
 }
 
 #[test]
