@@ -154,6 +154,21 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
+/// What many prompts are taken from.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("input").args(["tokens", "text"]).required(true))]
+pub(crate) struct CorpusArgs {
+    /// Token ids: a tensor `tokens` [batch, pos] and, if it is there, `attention_mask`
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) tokens: Option<PathBuf>,
+    /// A text, which is cut into prompts of one length
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text: Option<PathBuf>,
+    /// How long prompts of --text are; as long as the model allows, but at most 128, if not given
+    #[arg(long, value_name = "N")]
+    pub(crate) context: Option<usize>,
+}
+
 /// Changes to activations, repeatable; ablations come first, then scalings, then additions.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Interventions")]
@@ -181,11 +196,12 @@ pub(crate) struct EditArgs {
     )]
     pub(crate) add: Vec<Addition>,
     /// Put a dictionary in the run, whose features interventions can then name:
-    /// `--sae DIR --ablate blocks.1.hook_resid_post.hook_sae_acts_post:neuron=7`
+    /// `--sae SAE --ablate blocks.1.hook_resid_post.hook_sae_acts_post:neuron=7`
     ///
-    /// DIR is a folder, or a weights file beside its configuration. What the reconstruction lacks is
-    /// added, so that without interventions nothing changes.
-    #[arg(verbatim_doc_comment, long, value_name = "DIR")]
+    /// SAE is a folder, or a weights file beside its configuration; one of either on the hub, as
+    /// OWNER/REPO/PATH; or `demo`. What the reconstruction lacks is added, so that without
+    /// interventions nothing changes.
+    #[arg(verbatim_doc_comment, long, value_name = "SAE")]
     pub(crate) sae: Vec<PathBuf>,
     /// Do not add it: reconstructions take the activations' place
     #[arg(long, requires = "sae")]

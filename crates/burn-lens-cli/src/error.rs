@@ -401,6 +401,9 @@ fn io_hint(error: &IoError) -> Option<&'static str> {
         IoError::UnknownModel { .. } => Some(
             "MODEL is a folder that holds config.json, a name on the hub such as `gpt2`, or `demo` for the bundled model",
         ),
+        IoError::UnknownDictionary { .. } => Some(
+            "SAE is a folder that holds its weights, a weights file, a place on the hub such as `google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71`, or `demo` for the bundled dictionary",
+        ),
         IoError::NotAFolder { .. } => Some("give the folder that holds the file and its config.json"),
         IoError::Download { .. } | IoError::PartialDownload { .. } => Some(
             "check the name and the network; a model that is already downloaded also loads with HF_HUB_OFFLINE=1, and a folder needs no network",

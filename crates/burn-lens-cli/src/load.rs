@@ -1,6 +1,11 @@
-//! From arguments to a loaded model.
+//! From arguments to a loaded model, or a loaded dictionary.
 
-use burn_lens::{LoadOptions, Pretrained, from_pretrained};
+use std::path::Path;
+
+use burn_lens::{
+    LoadOptions, Pretrained, from_pretrained, load_sae_with,
+    sae::{SaeOptions, SparseAutoencoder},
+};
 
 use crate::{args::ModelArgs, error::CliError, progress::Progress};
 
@@ -21,4 +26,13 @@ pub(crate) fn load(name: &str, args: &ModelArgs, progress: &Progress) -> Result<
         progress.note(&format!("{step} was left out: {reason}"));
     }
     Ok(lens)
+}
+
+/// Loads a dictionary.
+pub(crate) fn load_sae(
+    name: impl AsRef<Path>,
+    options: &SaeOptions,
+    progress: &Progress,
+) -> Result<Box<dyn SparseAutoencoder>, CliError> {
+    Ok(load_sae_with(name, options, &progress.hub(None))?)
 }

@@ -10,7 +10,11 @@ use burn_lens::{
     sae::features::TokenTable,
 };
 
-use crate::{args::PromptArgs, error::CliError};
+use crate::{
+    args::{CorpusArgs, PromptArgs},
+    error::CliError,
+    progress::Progress,
+};
 
 /// The tokens that a command is asked to run on.
 pub(crate) fn tokens(args: &PromptArgs, lens: &Pretrained) -> Result<Tokens, CliError> {
@@ -24,27 +28,40 @@ pub(crate) fn tokens(args: &PromptArgs, lens: &Pretrained) -> Result<Tokens, Cli
 
 /// The tokens of a file, or a text cut into prompts of one length.
 pub(crate) fn corpus(
-    tokens: Option<&Path>,
-    text: Option<&Path>,
-    context: Option<usize>,
+    args: &CorpusArgs,
     lens: &Pretrained,
+    progress: &Progress,
 ) -> Result<TokenTable, CliError> {
     /// Longer prompts cost more than they show.
     const LONGEST: usize = 128;
-    if let Some(path) = tokens {
+    if let Some(path) = &args.tokens {
         let batch = from_file(path)?;
         return Ok(TokenTable::new(&batch.ids, Some(&batch.attention_mask))?);
     }
+    let Some(path) = &args.text else { unreachable!("clap wants one of them") };
     let tokenizer = lens.tokenizer()?;
     let options = TokenOptions { prepend_bos: Some(false), ..TokenOptions::default() };
-    let text = text.map_or(Ok(String::new()), read_text)?;
+    let text = read_text(path)?;
+    if text.trim().is_empty() {
+        return Err(CliError::EmptyText { path: path.clone() });
+    }
     let ids = tokenizer.to_tokens(&[text], options)?.ids.concat();
     let n_ctx = lens.model.dims().n_ctx;
-    let context = context.unwrap_or(LONGEST.min(n_ctx)).clamp(2, n_ctx);
+    let context = args.context.unwrap_or(LONGEST.min(n_ctx));
+    if !(2..=n_ctx).contains(&context) {
+        return Err(CliError::Context { context, n_ctx });
+    }
     let bos = tokenizer.bos().filter(|_| tokenizer.default_prepend_bos());
-    let piece = (context - usize::from(bos.is_some())).min(ids.len()).max(1);
-    let prompts: Vec<Vec<i64>> =
-        ids.chunks_exact(piece).map(|piece| bos.iter().chain(piece).copied().collect()).collect();
+    let piece = (context - usize::from(bos.is_some())).min(ids.len());
+    let pieces = ids.chunks_exact(piece);
+    let rest = pieces.remainder().len();
+    if rest > 0 {
+        progress.note(&format!(
+            "the last {rest} tokens of {} do not fill a prompt and are left out",
+            path.display()
+        ));
+    }
+    let prompts: Vec<Vec<i64>> = pieces.map(|piece| bos.iter().chain(piece).copied().collect()).collect();
     Ok(TokenTable::new(&prompts, None)?)
 }
 

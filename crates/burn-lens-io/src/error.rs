@@ -171,6 +171,17 @@ pub enum IoError {
         /// Folders with a similar name, next to where it was looked for.
         nearest: Vec<String>,
     },
+    /// What was given is neither a path nor a place on the hub where a dictionary can be.
+    #[error(
+        "`{name}` is neither a folder, nor a weights file, nor a dictionary on the hub (OWNER/REPO/PATH){}",
+        hint(nearest)
+    )]
+    UnknownDictionary {
+        /// What was given.
+        name: String,
+        /// Paths with a similar name, next to where it was looked for.
+        nearest: Vec<String>,
+    },
     /// A folder was expected, but it is a file.
     #[error("{} is a file, not a model folder; a single weights file is opened with `Checkpoint::open_file`", path.display())]
     NotAFolder {

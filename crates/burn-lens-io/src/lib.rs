@@ -3,7 +3,7 @@
 //! - [`Checkpoint`]: a Hugging Face folder or a single weights file, as a
 //!   [`Weights`](burn_lens_tensor::Weights) table; safetensors are memory-mapped and not copied
 //! - [`Tokenizer`]: text to token ids and back, with `TransformerLens`'s rules for the BOS token
-//! - [`resolve`]: a hub name or a folder, to a folder (feature `hub`, on by default)
+//! - [`resolve`], [`resolve_dictionary`]: a hub name or a path, to a path (feature `hub`, on by default)
 //! - [`DictionaryFiles`]: which files of a folder are a sparse autoencoder
 //! - [`read_settings`]: what a user wrote in TOML or JSON
 //! - [`save_safetensors`], [`read_safetensors`], [`write_atomically`]: results, to disk and back
@@ -27,7 +27,7 @@ mod tokenizer;
 pub use checkpoint::{Access, Checkpoint, torch_values};
 pub use dictionary_files::DictionaryFiles;
 pub use error::IoError;
-pub use hub::{DownloadProgress, HubOptions, resolve};
+pub use hub::{DownloadProgress, HubOptions, resolve, resolve_dictionary};
 pub use saving::{read_safetensors, safetensors_from_bytes, save_safetensors, write_atomically};
 pub use settings::read_settings;
 pub use tensor_folder::{TensorFolder, create_folder, read_gzip, read_text, write_gzip};

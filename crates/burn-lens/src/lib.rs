@@ -50,7 +50,7 @@ pub use demo::DEMO;
 pub use error::Error;
 pub use features::{FeatureFolder, token_texts};
 pub use pretrained::{LoadOptions, Pretrained, Process, UnknownProcess, from_pretrained};
-pub use sae_files::{load_cross_layer_transcoder, load_crosscoder, load_sae, save_sae};
+pub use sae_files::{load_cross_layer_transcoder, load_crosscoder, load_sae, load_sae_with, save_sae};
 pub use text::{Completion, Tokens};
 
 /// What nearly every program needs.

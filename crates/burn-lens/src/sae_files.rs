@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Tensor, TensorData};
 use burn_lens_io::{
-    Checkpoint, DictionaryFiles, create_folder, read_safetensors, read_text, save_safetensors, torch_values,
-    write_atomically,
+    Checkpoint, DictionaryFiles, HubOptions, create_folder, read_safetensors, read_text, resolve_dictionary,
+    save_safetensors, torch_values, write_atomically,
 };
 use burn_lens_sae::{
     CrossLayerTranscoder, Crosscoder, SaeFiles, SaeOptions, Settings, SparseAutoencoder, Whitening, read_sae,
@@ -15,28 +15,48 @@ use burn_lens_tensor::{WeightError, burn::tensor::DType};
 
 use crate::{DEMO, Error, demo};
 
-/// Loads a dictionary: a folder, or a weights file beside its configuration, in any of
-/// [`SAE_FORMATS`](burn_lens_sae::SAE_FORMATS), or [`DEMO`](crate::DEMO), the one bundled with the
-/// bundled model. (A folder that is called `demo` is reached as `./demo`.)
+/// Loads a dictionary in any of [`SAE_FORMATS`](burn_lens_sae::SAE_FORMATS): a folder, or a weights
+/// file beside its configuration; one of either on the hub, as `OWNER/REPO/PATH`; or
+/// [`DEMO`](crate::DEMO), the one bundled with the bundled model. (A folder that is called `demo` is
+/// reached as `./demo`.)
 ///
 /// # Errors
 ///
-/// If the files cannot be read or understood.
+/// If the files cannot be found, read or understood.
 ///
 /// ```no_run
 /// use burn_lens::{load_sae, prelude::*, sae::SaeOptions};
 ///
 /// let device = DeviceSpec::cpu().open()?;
-/// let sae = load_sae("gpt2-small-res-jb/blocks.8.hook_resid_pre", &SaeOptions::on(&device))?;
+/// let name = "jbloom/GPT2-Small-SAEs-Reformatted/blocks.8.hook_resid_pre";
+/// let sae = load_sae(name, &SaeOptions::on(&device))?;
 /// assert_eq!(sae.config().d_in, 768);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn load_sae(path: impl AsRef<Path>, options: &SaeOptions) -> Result<Box<dyn SparseAutoencoder>, Error> {
-    let path = path.as_ref();
-    if path == Path::new(DEMO) {
+pub fn load_sae(name: impl AsRef<Path>, options: &SaeOptions) -> Result<Box<dyn SparseAutoencoder>, Error> {
+    load_sae_with(name, options, &HubOptions::default())
+}
+
+/// As [`load_sae`], saying how to download.
+///
+/// # Errors
+///
+/// As [`load_sae`].
+pub fn load_sae_with(
+    name: impl AsRef<Path>,
+    options: &SaeOptions,
+    hub: &HubOptions,
+) -> Result<Box<dyn SparseAutoencoder>, Error> {
+    let name = name.as_ref();
+    if name == Path::new(DEMO) {
         return demo::load_sae(options);
     }
-    let files = DictionaryFiles::find(path)?;
+    // A name that is no text is a path at most.
+    let path = match name.to_str() {
+        Some(name) => resolve_dictionary(name, hub)?,
+        None => name.to_owned(),
+    };
+    let files = DictionaryFiles::find(&path)?;
     let mut weights = Checkpoint::open_file(&files.weights)?;
     let mut config = match &files.config {
         Some(config) => Some(Settings::parse(config.display().to_string(), &read_text(config)?)?),

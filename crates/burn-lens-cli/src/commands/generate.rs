@@ -22,8 +22,11 @@ pub(crate) fn generate(args: &GenerateArgs, progress: &Progress) -> Result<Repor
     if let (Some(prepend_bos), Some(tokenizer)) = (args.prepend_bos, &mut lens.tokenizer) {
         tokenizer.set_default_prepend_bos(prepend_bos);
     }
-    let hooks =
-        if args.edits.is_empty() { Vec::new() } else { args.edits.hooks(&lens, &texts(args, &lens)?)? };
+    let hooks = if args.edits.is_empty() {
+        Vec::new()
+    } else {
+        args.edits.hooks(&lens, &texts(args, &lens)?, progress)?
+    };
     let options = GenerateOptions {
         max_new_tokens: args.max_new_tokens,
         sampling: Sampling {

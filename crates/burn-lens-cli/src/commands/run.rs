@@ -33,7 +33,7 @@ pub(crate) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliErro
     }
     let lens = load(&args.name, &args.model, progress)?;
     let tokens = prompts::tokens(&args.input, &lens)?;
-    let hooks = args.edits.hooks(&lens, &Texts::of_run(&tokens.batch.attention_mask))?;
+    let hooks = args.edits.hooks(&lens, &Texts::of_run(&tokens.batch.attention_mask), progress)?;
     if args.plan {
         let options = RunOptions { stop_at_layer: args.stop_at_layer, ..tokens.options() };
         let kept =

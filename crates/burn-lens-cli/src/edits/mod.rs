@@ -11,12 +11,11 @@ use std::convert::Infallible;
 use burn_lens::{
     Pretrained,
     hooks::{Axis, Firing, Hook, HookContext, HookPoint, HookedModel as _, ModelDims, Selector},
-    load_sae,
     sae::{SaeOptions, SplicedSae, sae_hooks},
     tensor::{AnyTensor, FloatType},
 };
 
-use crate::{args::EditArgs, error::CliError, prompts};
+use crate::{args::EditArgs, error::CliError, load::load_sae, progress::Progress, prompts};
 use apply::Edit;
 use spec::Place;
 
@@ -56,8 +55,13 @@ impl EditArgs {
     /// # Errors
     ///
     /// If one does not fit the model or the texts; the error names it and the part.
-    pub(crate) fn hooks(&self, lens: &Pretrained, texts: &Texts) -> Result<Vec<Hook<'static>>, CliError> {
-        let saes = self.saes(lens)?;
+    pub(crate) fn hooks(
+        &self,
+        lens: &Pretrained,
+        texts: &Texts,
+        progress: &Progress,
+    ) -> Result<Vec<Hook<'static>>, CliError> {
+        let saes = self.saes(lens, progress)?;
         let mut hooks = sae_hooks(&lens.model, &saes)?;
         let firing = lens.model.firing().with_hooks(&hooks)?;
         let target = Target { firing, dims: lens.model.dims(), saes: &saes, texts };
@@ -78,13 +82,14 @@ impl EditArgs {
         Ok(hooks)
     }
 
-    fn saes(&self, lens: &Pretrained) -> Result<Vec<SplicedSae>, CliError> {
+    fn saes(&self, lens: &Pretrained, progress: &Progress) -> Result<Vec<SplicedSae>, CliError> {
         let excluded = if self.exclude_special { prompts::special(lens) } else { Vec::new() };
         // As the model, whose float type is always one of these.
         let dtype = FloatType::from_dtype(lens.model.dtype()).unwrap_or_default();
         let options = SaeOptions { dtype, ..SaeOptions::on(&lens.model.device()) };
         let spliced = |path| -> Result<SplicedSae, CliError> {
-            let sae = SplicedSae::new(load_sae(path, &options)?).excluding(excluded.iter().copied());
+            let sae =
+                SplicedSae::new(load_sae(path, &options, progress)?).excluding(excluded.iter().copied());
             Ok(SplicedSae { use_error_term: !self.no_error_term, ..sae })
         };
         self.sae.iter().map(spliced).collect()

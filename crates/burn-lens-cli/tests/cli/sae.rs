@@ -24,7 +24,12 @@ fn info_says_what_a_dictionary_is() {
     assert_eq!(json["normalize_activations"], "layer_norm");
     assert_eq!(json["settings"]["k"], 4);
     let said = fails(1, folder.path(), &["sae", "info", "nowhere"]);
-    assert!(said.contains("nowhere"), "{said}");
+    assert!(said.contains("`nowhere`") && said.contains("`demo`") && said.contains("hub"), "{said}");
+    let (right, wrong) = (fixture("sae-topk-few"), fixture("sae-topk-fwe"));
+    let said = fails(1, folder.path(), &["sae", "info", &wrong]);
+    assert!(said.contains("nearest") && said.contains(&right), "{said}");
+    let text = ok_in(folder.path(), &["sae", "info", &fixture("sae-splice-head")]);
+    assert!(text.contains("blocks.1.attn.hook_z, head 1"), "{text}");
     let said = fails(1, folder.path(), &["sae", "info", &fixture("gpt2")]);
     assert!(said.contains("weights file of a dictionary"), "{said}");
 }
@@ -106,8 +111,8 @@ fn what_does_not_fit_is_said() {
     fails(2, folder.path(), &["run", &model, "--tokens", &tokens, "--no-error-term"]);
 }
 
-/// A dictionary for the bundled model: feature `i` is how much there is of entry `i`.
-fn demo_sae(folder: &std::path::Path) -> usize {
+/// A dictionary for the bundled model: feature `i` is how much there is of entry `i` above `-bias`.
+pub(crate) fn demo_sae(folder: &std::path::Path, bias: f64) -> usize {
     let names = ["--names", "blocks.1.hook_resid_post", "--save", "one.safetensors"];
     ok_in(folder, &[&["run", "demo", "--prompt", "Then"][..], &names].concat());
     let d = read(folder.join("one.safetensors"))["blocks.1.hook_resid_post"].shape[2];
@@ -116,7 +121,7 @@ fn demo_sae(folder: &std::path::Path) -> usize {
     let tensors = [
         ("W_enc", Array::f32(&[d, d], eye())),
         ("W_dec", Array::f32(&[d, d], eye())),
-        ("b_enc", Array::f32(&[d], zeros(d))),
+        ("b_enc", Array::f32(&[d], zeros(d).map(|zero| zero + bias))),
         ("b_dec", Array::f32(&[d], zeros(d))),
     ];
     std::fs::create_dir_all(folder.join("sae")).unwrap();
@@ -132,7 +137,7 @@ fn demo_sae(folder: &std::path::Path) -> usize {
 #[test]
 fn features_are_steered_in_generation() {
     let folder = folder();
-    let d = demo_sae(folder.path());
+    let d = demo_sae(folder.path(), 0.0);
     let generate = |more: &[&str]| {
         let args =
             ["generate", "demo", "--prompt", "When Mary and John went to the store", "--max-new-tokens", "4"];

@@ -18,10 +18,36 @@ use super::{DownloadProgress, HubOptions, OnProgress};
 use crate::{
     IoError,
     checkpoint::{ShardIndex, WEIGHTS},
+    dictionary_files::{self, companions, join, names_weights},
 };
 
+/// Downloads a dictionary from a folder of a repository, or a weights file there and what belongs to
+/// it, or finds them in the cache; gives the path of that folder or file in the snapshot.
+pub(super) fn dictionary(repo: &str, path: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
+    let mut session = Session::new(repo, options)?;
+    let names = if names_weights(path) {
+        vec![path.to_owned()]
+    } else {
+        dictionary_files::WEIGHTS.map(|name| join(path, name)).to_vec()
+    };
+    let mut found = None;
+    for name in &names {
+        found = session.want(name)?.map(|file| (name, file));
+        if found.is_some() {
+            break;
+        }
+    }
+    let Some((name, file)) = found else { return Err(session.absent(&names.join(", "))) };
+    let root = file.ancestors().nth(name.split('/').count()).unwrap_or(Path::new("")).to_owned();
+    session.pin(&root);
+    for companion in companions(name) {
+        session.want(&companion)?;
+    }
+    Ok(root.join(path))
+}
+
 /// Downloads a model, or finds it in the cache, and gives the folder of that snapshot.
-pub(super) fn download(repo: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
+pub(super) fn model(repo: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
     let mut session = Session::new(repo, options)?;
     let config = session.need("config.json")?;
     let folder = config.parent().unwrap_or(Path::new("")).to_owned();
@@ -37,7 +63,7 @@ pub(super) fn download(repo: &str, options: &HubOptions) -> Result<PathBuf, IoEr
     Ok(folder)
 }
 
-/// One model being fetched.
+/// One model or dictionary being fetched.
 struct Session<'a> {
     repo: &'a str,
     files: HFRepositorySync<RepoTypeModel>,

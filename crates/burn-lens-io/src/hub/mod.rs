@@ -1,4 +1,4 @@
-//! From what a user typed, a folder or a name on the Hugging Face hub, to a local folder.
+//! From what a user typed, a path or a name on the Hugging Face hub, to a local path.
 
 #[cfg(feature = "hub")]
 mod download;
@@ -11,7 +11,7 @@ use std::{
 
 use burn_lens_tensor::nearest;
 
-use crate::IoError;
+use crate::{IoError, dictionary_files::names_weights};
 
 /// How far the download of one file is.
 #[derive(Clone, Copy, Debug)]
@@ -101,30 +101,91 @@ pub fn resolve(name_or_folder: &str, options: &HubOptions) -> Result<PathBuf, Io
     if path.is_file() {
         return Err(IoError::NotAFolder { path: path.to_owned() });
     }
-    let nearest = folders_like(path);
+    let nearest = paths_like(path, Path::is_dir);
+    let is_misspelt = !nearest.is_empty();
     let unknown = IoError::UnknownModel { name: name_or_folder.to_owned(), nearest };
     if !is_hub_name(name_or_folder) {
         return Err(unknown);
     }
-    match download(name_or_folder, options) {
-        // More likely a misspelt folder than a model that the hub does not have.
+    or_misspelt(download_model(name_or_folder, options), is_misspelt, unknown)
+}
+
+/// A dictionary's folder or weights file, given that path or where it is on the hub: `OWNER/REPO`, or
+/// `OWNER/REPO/PATH` for a folder or a weights file in it.
+///
+/// A path that exists is taken as it is. Otherwise the weights are downloaded, under the first of the
+/// usual names that is there, and whatever of configuration, scale and whitening lies beside them.
+///
+/// ```no_run
+/// use burn_lens_io::{DictionaryFiles, HubOptions, resolve_dictionary};
+///
+/// let name = "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71";
+/// let files = DictionaryFiles::find(resolve_dictionary(name, &HubOptions::default())?)?;
+/// # Ok::<(), burn_lens_io::IoError>(())
+/// ```
+///
+/// # Errors
+///
+/// If it is neither a path nor such a name, or the download fails.
+pub fn resolve_dictionary(name_or_path: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
+    let path = Path::new(name_or_path);
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let is_wanted = |path: &Path| path.is_dir() || path.to_str().is_some_and(names_weights);
+    let nearest = paths_like(path, is_wanted);
+    let is_misspelt = !nearest.is_empty();
+    let unknown = IoError::UnknownDictionary { name: name_or_path.to_owned(), nearest };
+    let Some((repo, path)) = repo_and_path(name_or_path) else { return Err(unknown) };
+    or_misspelt(download_dictionary(name_or_path, repo, path, options), is_misspelt, unknown)
+}
+
+/// What a download gave; where nothing can be had under that name and a local path has a similar one,
+/// that this was more likely meant.
+fn or_misspelt(
+    result: Result<PathBuf, IoError>,
+    is_misspelt: bool,
+    unknown: IoError,
+) -> Result<PathBuf, IoError> {
+    match result {
         Err(
             IoError::NotOnHub { .. }
             | IoError::TokenNeeded { had_token: false, .. }
             | IoError::Offline { .. },
-        ) if matches!(&unknown, IoError::UnknownModel { nearest, .. } if !nearest.is_empty()) => Err(unknown),
+        ) if is_misspelt => Err(unknown),
         result => result,
     }
 }
 
 #[cfg(feature = "hub")]
-fn download(name: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
-    download::download(name, options)
+fn download_model(name: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
+    download::model(name, options)
 }
 
 #[cfg(not(feature = "hub"))]
-fn download(name: &str, _options: &HubOptions) -> Result<PathBuf, IoError> {
+fn download_model(name: &str, _options: &HubOptions) -> Result<PathBuf, IoError> {
     Err(IoError::NoHub { name: name.to_owned() })
+}
+
+#[cfg(feature = "hub")]
+fn download_dictionary(_: &str, repo: &str, path: &str, options: &HubOptions) -> Result<PathBuf, IoError> {
+    download::dictionary(repo, path, options)
+}
+
+#[cfg(not(feature = "hub"))]
+fn download_dictionary(name: &str, _: &str, _: &str, _: &HubOptions) -> Result<PathBuf, IoError> {
+    Err(IoError::NoHub { name: name.to_owned() })
+}
+
+/// `OWNER/REPO` and `PATH`, which can be empty, of `OWNER/REPO/PATH`.
+fn repo_and_path(name: &str) -> Option<(&str, &str)> {
+    let name = name.strip_suffix('/').unwrap_or(name);
+    let (at, _) = name.match_indices('/').nth(1).unwrap_or((name.len(), ""));
+    let (repo, path) = name.split_at(at);
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let is_inside = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let fits = repo.contains('/') && is_hub_name(repo) && (path.is_empty() || path.split('/').all(is_inside));
+    fits.then_some((repo, path))
 }
 
 /// Whether a repository can have this name: `gpt2`, `EleutherAI/pythia-70m`.
@@ -140,15 +201,19 @@ fn is_hub_name(name: &str) -> bool {
     name.len() <= LONGEST && name.split('/').count() <= 2 && name.split('/').all(is_part)
 }
 
-/// Folders next to where `path` would be whose names are close to its own.
-fn folders_like(path: &Path) -> Vec<String> {
+/// Paths like the first part of `path` that is not there, next to where it would be.
+fn paths_like(path: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
+    let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).last();
+    let Some(path) = missing else { return Vec::new() };
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
     let parent = path.parent().unwrap_or(Path::new(""));
     let listed = if parent == Path::new("") { Path::new(".") } else { parent };
     let names: Vec<String> = fs::read_dir(listed)
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
+        .filter_map(|entry| {
+            entry.ok().filter(|entry| is_wanted(&entry.path()))?.file_name().into_string().ok()
+        })
         .collect();
     nearest(name, names).into_iter().map(|near| parent.join(near).display().to_string()).collect()
 }
@@ -167,6 +232,16 @@ mod tests {
             ["", "/gpt2", "./gpt2", "../gpt2", "a/b/c", "models/", "gpt 2", "a/../b", "C:\\gpt2", "~/gpt2"]
         {
             assert!(!is_hub_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn places_in_repositories() {
+        assert_eq!(repo_and_path("a/b"), Some(("a/b", "")));
+        assert_eq!(repo_and_path("a/b/c/d.npz"), Some(("a/b", "c/d.npz")));
+        assert_eq!(repo_and_path("a/b/c/"), Some(("a/b", "c")));
+        for name in ["b", "b/", "a/b/../c", "a/b//c", "/a/b", "./a/b", "../a/b/c"] {
+            assert_eq!(repo_and_path(name), None, "{name}");
         }
     }
 

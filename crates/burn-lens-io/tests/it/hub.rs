@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use burn_lens_io::{Checkpoint, HubOptions, IoError, resolve};
+use burn_lens_io::{Checkpoint, DictionaryFiles, HubOptions, IoError, resolve, resolve_dictionary};
 use burn_lens_tensor::Weights;
 use tempfile::TempDir;
 
@@ -145,6 +145,72 @@ fn folders_win_and_misspelt_ones_are_recognised() {
     assert_says(&error, &["neither a folder nor a model name", &path("tiny-model")]);
     assert_says(&resolve(&path("unlike"), &options).unwrap_err(), &["neither a folder nor a model name"]);
     assert!(matches!(resolve(&path("file"), &options), Err(IoError::NotAFolder { .. })));
+}
+
+#[test]
+fn a_dictionary_is_a_folder_or_a_file_of_a_repository() {
+    let hub = Hub::serve(&[
+        ("README.md", b"not wanted".to_vec()),
+        ("layer_2/cfg.json", b"{}".to_vec()),
+        ("layer_2/sae_weights.safetensors", two_tensors()),
+        ("layer_2/activation_scaler.json", b"{}".to_vec()),
+        ("layer_2/sparsity.safetensors", b"not wanted".to_vec()),
+        ("run/config.json", b"{}".to_vec()),
+        ("run/checkpoints/ae_5.safetensors", two_tensors()),
+        ("params.safetensors", two_tensors()),
+    ]);
+    let files = |name: &str| {
+        let path = resolve_dictionary(name, &hub.options()).unwrap();
+        (DictionaryFiles::find(&path).unwrap(), path)
+    };
+    let (found, folder) = files("some/saes/layer_2");
+    assert!(
+        folder.ends_with("layer_2") && folder.parent().unwrap().ends_with(COMMIT),
+        "{}",
+        folder.display()
+    );
+    assert_eq!(found.weights, folder.join("sae_weights.safetensors"));
+    assert_eq!(
+        (found.config, found.scaler),
+        (Some(folder.join("cfg.json")), Some(folder.join("activation_scaler.json")))
+    );
+    assert!(found.whitening.is_none() && !folder.join("sparsity.safetensors").exists());
+    assert_eq!(Checkpoint::open_file(&found.weights).unwrap().names(), ["a", "b"]);
+
+    let (found, file) = files("some/saes/run/checkpoints/ae_5.safetensors");
+    assert_eq!(found.weights, file);
+    assert!(found.config.unwrap().ends_with("config.json"));
+    let (found, root) = files("some/saes");
+    assert_eq!((found.weights, found.config), (root.join("params.safetensors"), None));
+
+    let before = hub.requests();
+    let offline = HubOptions { offline: Some(true), ..hub.options() };
+    assert_eq!(resolve_dictionary("some/saes/layer_2", &offline).unwrap(), folder);
+    assert_eq!(hub.requests(), before, "offline asks nothing");
+    let error = resolve_dictionary("some/saes/layer_3", &hub.options()).unwrap_err();
+    assert!(matches!(error, IoError::NotOnHub { .. }), "{error:?}");
+    assert_says(&error, &["some/saes", "layer_3/sae_weights.safetensors", "layer_3/params.npz"]);
+}
+
+#[test]
+fn a_misspelt_dictionary_is_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("layer_2/width_16k")).unwrap();
+    std::fs::write(folder.path().join("layer_2/25.pt"), "").unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let options = HubOptions { offline: Some(true), ..HubOptions::default() };
+    for exists in ["layer_2", "layer_2/25.pt"] {
+        assert_eq!(resolve_dictionary(&path(exists), &options).unwrap(), folder.path().join(exists));
+    }
+    for (wrong, near) in [
+        ("layer_3/width_16k", "layer_2"),
+        ("layer_2/width_15k", "layer_2/width_16k"),
+        ("layer_2/26.pt", "layer_2/25.pt"),
+    ] {
+        let error = resolve_dictionary(&path(wrong), &options).unwrap_err();
+        assert_says(&error, &["neither a folder", "OWNER/REPO/PATH", &path(near)]);
+    }
+    assert_says(&resolve_dictionary("demoo", &options).unwrap_err(), &["`demoo`"]);
 }
 
 /// The environment is read once per process, so this test runs itself again with it set.

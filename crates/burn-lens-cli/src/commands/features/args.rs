@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 use burn_lens::sae::features::{FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use crate::args::ModelArgs;
+use crate::args::{CorpusArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct FeaturesArgs {
@@ -28,15 +28,15 @@ pub(crate) enum FeaturesCommand {
 #[derive(Debug, Args)]
 #[command(
     after_help = RUN_HELP,
-    group = ArgGroup::new("source").args(["sae", "vectors"]).required(true),
-    group = ArgGroup::new("input").args(["tokens", "text"]).required(true)
+    group = ArgGroup::new("source").args(["sae", "vectors"]).required(true)
 )]
 pub(crate) struct RunArgs {
     /// A folder, a name on the hub, or `demo`
     #[arg(long = "model", value_name = "MODEL")]
     pub(crate) name: String,
-    /// The dictionary
-    #[arg(long, value_name = "SAE")]
+    /// The dictionary: a folder, or a weights file beside its configuration; one of either on the hub,
+    /// as OWNER/REPO/PATH; or `demo`
+    #[arg(verbatim_doc_comment, long, value_name = "SAE")]
     pub(crate) sae: Option<String>,
     /// Plain vectors in its place: a tensor `vectors` [vector, d] of a file
     #[arg(long, value_name = "FILE.safetensors", requires = "hook")]
@@ -48,15 +48,8 @@ pub(crate) struct RunArgs {
     /// A second dictionary, whose features the first ones are correlated with
     #[arg(long, value_name = "SAE")]
     pub(crate) sae_b: Option<String>,
-    /// Token ids: a tensor `tokens` [batch, pos] and, if it is there, `attention_mask`
-    #[arg(long, value_name = "FILE.safetensors")]
-    pub(crate) tokens: Option<PathBuf>,
-    /// A text, which is cut into prompts of one length
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: Option<PathBuf>,
-    /// How long prompts of --text are; as long as the model allows, but at most 128, if not given
-    #[arg(long, value_name = "N")]
-    pub(crate) context: Option<usize>,
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
     /// Run only one of several parts of the prompts; `burn-lens features merge` puts them together
     #[arg(long, value_name = "I/N")]
     pub(crate) shard: Option<Shard>,
@@ -105,12 +98,26 @@ pub(crate) struct WhatArgs {
     /// Prompts run at once
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(crate) batch: usize,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+}
+
+/// What it may take; the result does not depend on it.
+#[derive(Debug, Args)]
+pub(crate) struct ResourceArgs {
     /// Memory for intermediate results, in MiB
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
-    pub(crate) memory: u64,
+    memory: u64,
     /// Threads; as many as there are cores if 0
     #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) threads: usize,
+    threads: usize,
+}
+
+impl ResourceArgs {
+    /// The same options with what it may take.
+    pub(crate) fn of(&self, options: FeatureOptions) -> FeatureOptions {
+        FeatureOptions { memory: self.memory.max(1) << 20, threads: self.threads, ..options }
+    }
 }
 
 /// Where results go, and in which formats.
@@ -142,12 +149,8 @@ pub(crate) struct MergeArgs {
     pub(crate) shards: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) out: OutArgs,
-    /// Memory for intermediate results, in MiB
-    #[arg(long, default_value_t = 2048, value_name = "MIB")]
-    pub(crate) memory: u64,
-    /// Threads; as many as there are cores if 0
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) threads: usize,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -266,7 +269,7 @@ impl WhatArgs {
     /// As the library takes it.
     pub(crate) fn options(&self, special: impl IntoIterator<Item = u32>, seed: u64) -> FeatureOptions {
         let Buffer(before, after) = self.window;
-        FeatureOptions {
+        self.resources.of(FeatureOptions {
             features: self.features.0.clone(),
             batch_prompts: self.batch.max(1),
             ignore_tokens: if self.count_special {
@@ -286,10 +289,8 @@ impl WhatArgs {
                 seed,
                 ..SequenceOptions::default()
             },
-            memory: self.memory.max(1) << 20,
-            threads: self.threads,
             ..FeatureOptions::default()
-        }
+        })
     }
 }
 

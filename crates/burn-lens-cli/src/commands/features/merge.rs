@@ -2,7 +2,7 @@
 
 use burn_lens::{
     FeatureFolder,
-    sae::features::{FeatureOptions, FeatureRun, TensorStore, stored_run},
+    sae::features::{FeatureRun, TensorStore, stored_run},
 };
 
 use super::{args::MergeArgs, output, run::ACTIVATIONS, setup::Setup, source};
@@ -16,9 +16,9 @@ pub(super) fn merge(args: &MergeArgs, progress: &Progress) -> Result<Report, Cli
     let setup = Setup::load(stores[0])?;
     let (key, tokens) = stored_run(&stores)?;
     let lens = load(&setup.model, &setup.model_args()?, progress)?;
-    let source = source::open(&setup, &lens)?;
-    let source_b = source::open_b(&setup, &lens)?;
-    let options = FeatureOptions { memory: args.memory.max(1) << 20, threads: args.threads, ..key.options };
+    let source = source::open(&setup, &lens, progress)?;
+    let source_b = source::open_b(&setup, &lens, progress)?;
+    let options = args.resources.of(key.options);
     let run = FeatureRun {
         model: &lens.model,
         model_name: &setup.model_name(),

@@ -31,7 +31,7 @@ use crate::{
 pub(super) fn prompt(args: &PromptArgs, progress: &Progress) -> Result<Report, CliError> {
     let setup = Setup::load(&FeatureFolder::open(args.path.join(ACTIVATIONS))?)?;
     let lens = load(&setup.model, &setup.model_args()?, progress)?;
-    let source = source::open(&setup, &lens)?;
+    let source = source::open(&setup, &lens, progress)?;
     let tokens = lens.tokenizer()?.to_tokens(&[args.prompt.as_str()], TokenOptions::default())?;
     let tokens = TokenTable::new(&tokens.ids, None)?;
     let options: FeatureOptions = setup.options.clone();

@@ -3,10 +3,7 @@
 use burn_lens::{
     FeatureFolder, Pretrained,
     hooks::HookedModel as _,
-    io::{TokenOptions, read_text},
-    sae::features::{
-        FeatureRun, Forecast, Progress as Done, TokenTable, collect, operations_per_second, shard,
-    },
+    sae::features::{FeatureRun, Forecast, Progress as Done, collect, operations_per_second, shard},
 };
 use serde_json::json;
 
@@ -25,11 +22,12 @@ pub(super) const ACTIVATIONS: &str = "activations";
 /// Runs over the tokens and, unless this is one of several shards, makes the features.
 pub(super) fn run(args: &RunArgs, progress: &Progress) -> Result<Report, CliError> {
     let lens = load(&args.name, &args.model, progress)?;
-    let tokens = tokens(args, &lens, progress)?;
-    let options = args.what.options(special(&lens), args.model.seed);
+    let tokens = prompts::corpus(&args.corpus, &lens, progress)?;
+    let special = prompts::special(&lens).into_iter().filter_map(|id| u32::try_from(id).ok());
+    let options = args.what.options(special, args.model.seed);
     let setup = Setup::of(args, &options);
-    let source = source::open(&setup, &lens)?;
-    let source_b = source::open_b(&setup, &lens)?;
+    let source = source::open(&setup, &lens, progress)?;
+    let source_b = source::open_b(&setup, &lens, progress)?;
     let run = FeatureRun {
         model: &lens.model,
         model_name: &setup.model_name(),
@@ -95,48 +93,4 @@ fn duration(seconds: f64) -> String {
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }
-}
-
-/// Longer prompts cost more than they show.
-const LONGEST: usize = 128;
-
-/// The tokens of a file, or a text cut into prompts.
-fn tokens(args: &RunArgs, lens: &Pretrained, progress: &Progress) -> Result<TokenTable, CliError> {
-    if let Some(path) = &args.tokens {
-        let batch = prompts::from_file(path)?;
-        return Ok(TokenTable::new(&batch.ids, Some(&batch.attention_mask))?);
-    }
-    let Some(path) = &args.text else { unreachable!("clap wants one of them") };
-    let tokenizer = lens.tokenizer()?;
-    let options = TokenOptions { prepend_bos: Some(false), ..TokenOptions::default() };
-    let text = read_text(path)?;
-    if text.trim().is_empty() {
-        return Err(CliError::EmptyText { path: path.clone() });
-    }
-    let ids = tokenizer.to_tokens(&[text], options)?.ids.concat();
-    let n_ctx = lens.model.dims().n_ctx;
-    let context = args.context.unwrap_or(LONGEST.min(n_ctx));
-    if !(2..=n_ctx).contains(&context) {
-        return Err(CliError::Context { context, n_ctx });
-    }
-    let bos = tokenizer.bos().filter(|_| tokenizer.default_prepend_bos());
-    let piece = (context - usize::from(bos.is_some())).min(ids.len());
-    let pieces = ids.chunks_exact(piece);
-    let rest = pieces.remainder().len();
-    if rest > 0 {
-        progress.note(&format!(
-            "the last {rest} tokens of {} do not fill a prompt and are left out",
-            path.display()
-        ));
-    }
-    let prompts: Vec<Vec<i64>> = pieces.map(|piece| bos.iter().chain(piece).copied().collect()).collect();
-    Ok(TokenTable::new(&prompts, None)?)
-}
-
-/// Tokens that mark a beginning, an end or padding.
-fn special(lens: &Pretrained) -> Vec<u32> {
-    let tokenizer = lens.tokenizer.as_ref();
-    let of = |tokenizer: &burn_lens::io::Tokenizer| [tokenizer.bos(), tokenizer.eos(), tokenizer.pad()];
-    let ids = tokenizer.map(of).into_iter().flatten().flatten();
-    ids.filter_map(|id| u32::try_from(id).ok()).collect()
 }

@@ -7,7 +7,6 @@ use burn_lens::{
     burn::tensor::{DType, Tensor},
     hooks::{HookPoint, HookedModel as _, RunError, parse_act_name},
     io::read_safetensors,
-    load_sae,
     sae::{
         SaeOptions,
         features::{FeatureSource, SaeFeatures, Vectors},
@@ -15,25 +14,29 @@ use burn_lens::{
 };
 
 use super::setup::Setup;
-use crate::error::CliError;
+use crate::{error::CliError, load::load_sae, progress::Progress};
 
 /// A dictionary, or vectors.
 pub(super) type Source = Box<dyn FeatureSource>;
 
 /// What the features are of.
-pub(super) fn open(setup: &Setup, lens: &Pretrained) -> Result<Source, CliError> {
+pub(super) fn open(setup: &Setup, lens: &Pretrained, progress: &Progress) -> Result<Source, CliError> {
     let n_layers = lens.model.dims().n_layers;
     let hook = setup.hook.as_ref().map(|hook| parse_act_name(hook, None, None, n_layers));
     let hook: Option<HookPoint> = hook.transpose().map_err(RunError::from)?;
     match (&setup.vectors, hook) {
         (Some(path), Some(hook)) => Ok(Box::new(vectors(path, hook, lens)?)),
-        _ => sae(setup.sae.as_deref().unwrap_or_default(), hook, lens),
+        _ => sae(setup.sae.as_deref().unwrap_or_default(), hook, lens, progress),
     }
 }
 
 /// What they are correlated with, if anything.
-pub(super) fn open_b(setup: &Setup, lens: &Pretrained) -> Result<Option<Source>, CliError> {
-    setup.sae_b.as_deref().map(|name| sae(name, None, lens)).transpose()
+pub(super) fn open_b(
+    setup: &Setup,
+    lens: &Pretrained,
+    progress: &Progress,
+) -> Result<Option<Source>, CliError> {
+    setup.sae_b.as_deref().map(|name| sae(name, None, lens, progress)).transpose()
 }
 
 /// The tensor `vectors` of a file.
@@ -52,15 +55,19 @@ fn vectors(path: &Path, hook: HookPoint, lens: &Pretrained) -> Result<Vectors, C
     Ok(Vectors { name, labels: Vec::new(), vectors, hook })
 }
 
-/// A folder, a file, or the bundled dictionary.
-fn sae(name: &str, hook: Option<HookPoint>, lens: &Pretrained) -> Result<Source, CliError> {
+/// A dictionary, called after the last part of its path where it says no name.
+fn sae(
+    name: &str,
+    hook: Option<HookPoint>,
+    lens: &Pretrained,
+    progress: &Progress,
+) -> Result<Source, CliError> {
     let hook_name = hook.map(|hook| hook.to_string());
     let options = SaeOptions { hook_name, ..SaeOptions::on(&lens.model.device()) };
-    let mut sae = load_sae(name, &options)?;
+    let mut sae = load_sae(name, &options, progress)?;
     let called = &mut sae.base_mut().config.name;
-    // A dictionary that says no name is called after its path; its last part is enough.
     if let Some(last) = Path::new(&*called).file_name() {
         *called = last.to_string_lossy().into_owned();
     }
-    Ok(Box::new(SaeFeatures::new(sae).map_err(LensError::from)?))
+    Ok(Box::new(SaeFeatures::in_model(sae, &lens.model).map_err(LensError::from)?))
 }

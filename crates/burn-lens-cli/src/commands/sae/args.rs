@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{Args, Subcommand};
 
-use crate::args::ModelArgs;
+use crate::args::{CorpusArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct SaeArgs {
@@ -41,7 +41,8 @@ pub(crate) struct FileArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// A folder, or a weights file beside its configuration
+    /// A folder, or a weights file beside its configuration; one of either on the hub, as
+    /// OWNER/REPO/PATH; or `demo`
     #[arg(value_name = "SAE")]
     pub(crate) path: PathBuf,
     #[command(flatten)]
@@ -49,23 +50,17 @@ pub(crate) struct InfoArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = EVAL_HELP, group = ArgGroup::new("input").args(["tokens", "text"]).required(true))]
+#[command(after_help = EVAL_HELP)]
 pub(crate) struct EvalArgs {
     /// A folder, a name on the hub, or `demo`
     #[arg(long = "model", value_name = "MODEL")]
     pub(crate) name: String,
-    /// The dictionary: a folder, or a weights file beside its configuration
-    #[arg(long, value_name = "SAE")]
+    /// The dictionary: a folder, or a weights file beside its configuration; one of either on the hub,
+    /// as OWNER/REPO/PATH; or `demo`
+    #[arg(verbatim_doc_comment, long, value_name = "SAE")]
     pub(crate) sae: PathBuf,
-    /// Token ids: a tensor `tokens` [batch, pos] and, if it is there, `attention_mask`
-    #[arg(long, value_name = "FILE.safetensors")]
-    pub(crate) tokens: Option<PathBuf>,
-    /// A text, which is cut into prompts of one length
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text: Option<PathBuf>,
-    /// How long prompts of --text are; as long as the model allows, but at most 128, if not given
-    #[arg(long, value_name = "N")]
-    pub(crate) context: Option<usize>,
+    #[command(flatten)]
+    pub(crate) corpus: CorpusArgs,
     /// Prompts run at once
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(crate) batch: usize,

@@ -19,8 +19,8 @@ use crate::{
 pub(super) fn eval(args: &EvalArgs, progress: &Progress) -> Result<Report, CliError> {
     let lens = load(&args.name, &args.model, progress)?;
     let device = lens.model.device();
-    let sae = args.files.open(&args.sae, &device, args.model.dtype)?;
-    let table = prompts::corpus(args.tokens.as_deref(), args.text.as_deref(), args.context, &lens)?;
+    let sae = args.files.open(&args.sae, &device, args.model.dtype, progress)?;
+    let table = prompts::corpus(&args.corpus, &lens, progress)?;
     let mut spliced = SplicedSae::new(sae);
     if args.exclude_special {
         spliced = spliced.excluding(prompts::special(&lens));

@@ -9,14 +9,15 @@ use serde_json::json;
 use super::args::InfoArgs;
 use crate::{
     error::CliError,
+    progress::Progress,
     prompts,
     report::{Report, grouped, pairs},
 };
 
 /// Says what a dictionary is.
-pub(super) fn info(args: &InfoArgs) -> Result<Report, CliError> {
+pub(super) fn info(args: &InfoArgs, progress: &Progress) -> Result<Report, CliError> {
     let device = DeviceSpec::cpu().open().map_err(burn_lens::Error::from)?;
-    let sae = args.files.open(&args.path, &device, FloatType::F32)?;
+    let sae = args.files.open(&args.path, &device, FloatType::F32, progress)?;
     let config = sae.config();
     let formula = SAE_KINDS.iter().find(|kind| kind.name == sae.kind()).map_or("", |kind| kind.formula);
     let tensors = sae_lens_tensors(&*sae)?;
@@ -24,12 +25,16 @@ pub(super) fn info(args: &InfoArgs) -> Result<Report, CliError> {
     let norms = norms(&*sae)?;
     let text = |key: &str| config.metadata.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     let hook = |name: &Option<String>| name.clone().unwrap_or_else(|| "not said".to_owned());
+    let mut reads = hook(&config.hook_name);
+    if let Some(head) = config.head {
+        reads.push_str(&format!(", head {head}"));
+    }
     let mut rows = vec![
         ("kind", sae.kind().to_owned()),
         ("codes", formula.to_owned()),
         ("format", text("format").unwrap_or_default()),
         ("model", text("model_name").unwrap_or_else(|| "not said".to_owned())),
-        ("reads", hook(&config.hook_name)),
+        ("reads", reads),
     ];
     if !sae.base().undoes_normalization || config.is_transcoder() {
         rows.push(("writes", hook(&config.hook_name_out)));
@@ -53,7 +58,7 @@ pub(super) fn info(args: &InfoArgs) -> Result<Report, CliError> {
         "model": text("model_name"), "hook_name": config.hook_name, "hook_name_out": config.hook_name_out,
         "d_in": config.d_in, "d_sae": config.d_sae, "d_out": config.d_out, "parameters": parameters,
         "apply_b_dec_to_input": config.apply_b_dec_to_input,
-        "normalize_activations": config.normalization.name(), "hook_z": config.hook_z,
+        "normalize_activations": config.normalization.name(), "hook_z": config.hook_z, "head": config.head,
         "decoder_norms": { "min": norms.least, "max": norms.most, "mean": norms.mean },
         "settings": sae.settings(), "metadata": config.metadata,
     });

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use burn_lens::{
     burn::tensor::Device,
-    load_sae,
     sae::{SaeOptions, SparseAutoencoder},
     tensor::FloatType,
 };
@@ -16,12 +15,12 @@ use burn_lens::{
 pub(crate) use args::SaeArgs;
 use args::{FileArgs, SaeCommand};
 
-use crate::{error::CliError, progress::Progress, report::Report};
+use crate::{error::CliError, load::load_sae, progress::Progress, report::Report};
 
 /// Runs one of the commands.
 pub(crate) fn sae(args: &SaeArgs, progress: &Progress) -> Result<Report, CliError> {
     match &args.command {
-        SaeCommand::Info(args) => info::info(args),
+        SaeCommand::Info(args) => info::info(args, progress),
         SaeCommand::Eval(args) => eval::eval(args, progress),
     }
 }
@@ -32,6 +31,7 @@ impl FileArgs {
         path: &Path,
         device: &Device,
         dtype: FloatType,
+        progress: &Progress,
     ) -> Result<Box<dyn SparseAutoencoder>, CliError> {
         let options = SaeOptions {
             dtype,
@@ -41,6 +41,6 @@ impl FileArgs {
             k: self.k,
             ..SaeOptions::on(device)
         };
-        Ok(load_sae(path, &options)?)
+        load_sae(path, &options, progress)
     }
 }
