@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     features::{prepared, run},
+    sae::demo_sae,
     support::ok_in,
 };
 
@@ -133,6 +134,21 @@ fn a_folder_of_features_is_looked_through() {
     assert_eq!(found["refused"], "connect-src", "the page may ask the network for nothing");
     let dark = driven(browser, &page, LOOK_AROUND, 0);
     assert_ne!(dark["back"], found["back"], "light and dark are two");
+}
+
+#[test]
+fn a_dead_feature_has_a_page_that_says_so() {
+    let Some(browser) = browser() else { return };
+    let folder = prepared();
+    demo_sae(folder.path(), -1e6);
+    let run = ["features", "run", "--model", "demo", "--sae", "sae", "--text", "text.txt", "--out", "out"];
+    ok_in(folder.path(), &[&run[..], &["--features", "0,1"]].concat());
+    let show = ["features", "show", "out", "--feature", "1"];
+    assert!(ok_in(folder.path(), &show).contains("dead"));
+    ok_in(folder.path(), &[&show[..], &["--html", "page.html"]].concat());
+    let script = "done({ text: document.querySelector('main').textContent });";
+    let found = driven(browser, &folder.path().join("page.html"), script, 1);
+    assert!(found["text"].as_str().unwrap().contains("never active"), "{found}");
 }
 
 const HOSTILE: &str = "<script>document.title='run'</script>";

@@ -4,6 +4,7 @@ mod common;
 mod dictionaries;
 mod faults;
 mod faults_of_runs;
+mod faults_table;
 mod formats;
 mod invariance;
 mod reference;
