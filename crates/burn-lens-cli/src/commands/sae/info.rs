@@ -25,10 +25,8 @@ pub(super) fn info(args: &InfoArgs, progress: &Progress) -> Result<Report, CliEr
     let norms = norms(&*sae)?;
     let text = |key: &str| config.metadata.get(key).and_then(|value| value.as_str()).map(str::to_owned);
     let hook = |name: &Option<String>| name.clone().unwrap_or_else(|| "not said".to_owned());
-    let mut reads = hook(&config.hook_name);
-    if let Some(head) = config.head {
-        reads.push_str(&format!(", head {head}"));
-    }
+    let head = config.head.map_or_else(String::new, |head| format!(", head {head}"));
+    let reads = hook(&config.hook_name) + &head;
     let mut rows = vec![
         ("kind", sae.kind().to_owned()),
         ("codes", formula.to_owned()),
