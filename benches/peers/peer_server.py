@@ -12,7 +12,7 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-NEW = 32
+NEW = 128
 
 
 def ids(d_vocab, batch, pos):

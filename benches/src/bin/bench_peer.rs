@@ -113,7 +113,7 @@ fn last_row(logits: Tensor<3>) -> f64 {
 }
 
 /// How many tokens are generated.
-const NEW: usize = 32;
+const NEW: usize = 128;
 
 fn generated(model: &HookedTransformer, tokens: &Tensor<2, Int>) -> Result<(Duration, f64), Failure> {
     let [_, pos] = tokens.dims();

@@ -7,7 +7,7 @@
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, HookedModel, ModelWeights, NormSite, Param};
-use burn_lens_tensor::Slice;
+use burn_lens_tensor::{Slice, kernels};
 
 use crate::{
     AnalysisError,
@@ -111,6 +111,7 @@ struct Attribution<'a, 'c, M: ?Sized> {
     unembed_bias: Tensor<2>,
     shape: [usize; 2],
     components: Vec<Component>,
+    /// `[batch, pos, component]`, the order in which neurons are kept.
     rows: Vec<Tensor<3>>,
     bias: Option<Tensor<2>>,
 }
@@ -138,7 +139,7 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         if self.options.by == Unit::Component {
             let stack = StackOptions { pos_slice: self.options.pos_slice.clone(), ..StackOptions::default() };
             let parts = self.residuals.decompose_resid(&stack, Sublayers::All, true)?;
-            self.rows.push(self.dirs.dot(parts.values()));
+            self.push(self.dirs.dot(parts.values()));
             self.components.extend_from_slice(parts.components());
             return Ok(self.finish());
         }
@@ -161,16 +162,21 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         }
         if let Some(bias) = self.bias.take() {
             self.components.push(Component::Bias);
-            self.rows.push(bias.unsqueeze_dim(0));
+            self.push(bias.unsqueeze_dim(0));
         }
         Ok(self.finish())
+    }
+
+    /// Adds rows `[component, batch, pos]`.
+    fn push(&mut self, rows: Tensor<3>) {
+        self.rows.push(rows.permute([1, 2, 0]));
     }
 
     fn finish(self) -> LogitAttrs {
         let no_batch = !self.residuals.cache.has_batch_dim();
         LogitAttrs {
             components: self.components,
-            values: Tensor::cat(self.rows, 0),
+            values: Tensor::cat(self.rows, 2).permute([2, 0, 1]),
             unembed_bias: self.unembed_bias,
             axes: [!no_batch, !self.options.pos_slice.is_index()],
         }
@@ -180,7 +186,7 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         let stack = StackOptions { pos_slice: self.options.pos_slice.clone(), ..StackOptions::default() };
         let row = self.residuals.sublayer(component, &stack)?;
         self.components.push(component);
-        self.rows.push(self.dirs.dot(row.unsqueeze_dim(0)));
+        self.push(self.dirs.dot(row.unsqueeze_dim(0)));
         Ok(())
     }
 
@@ -223,7 +229,7 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         let z: Tensor<4> = self.residuals.get(HookPoint::AttnZ(layer), &self.options.pos_slice)?;
         let rows: Tensor<3> = (z * inner).sum_dim(3).squeeze_dim(3);
         self.components.extend((0..self.residuals.dims.n_heads).map(|head| Component::Head(layer, head)));
-        self.rows.push(dirs.divide(rows.permute([2, 0, 1])));
+        self.push(dirs.divide(rows.permute([2, 0, 1])));
         Ok(())
     }
 
@@ -231,11 +237,23 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         let dirs = self.before(self.residuals.mlp_write_norm(layer), Param::BOut(layer))?;
         let w_out: Tensor<2> = self.residuals.model.weight(Param::WOut(layer))?;
         let post: Tensor<3> = self.residuals.get(HookPoint::MlpPost(layer), &self.options.pos_slice)?;
-        let [b, p, d_model] = dirs.dirs.dims();
+        let (d_mlp, [b, p, d_model]) = (self.residuals.dims.d_mlp, dirs.dirs.dims());
         let inner = dirs.dirs.clone().reshape([b * p, d_model]).matmul(w_out.transpose());
-        let rows = post * inner.reshape([b, p, self.residuals.dims.d_mlp]);
-        self.components.extend((0..self.residuals.dims.d_mlp).map(|neuron| Component::Neuron(layer, neuron)));
-        self.rows.push(dirs.divide(rows.permute([2, 0, 1])));
+        let rows = match &dirs.divisor {
+            Some(divisor) if b * p == 1 => {
+                let divisor = divisor.clone().cast(post.dtype());
+                kernels::rescaled(post, divisor, inner.reshape([d_mlp]))
+            }
+            divisor => {
+                let rows = post * inner.reshape([b, p, d_mlp]);
+                divisor.iter().fold(rows, |rows, divisor| {
+                    let divisor = divisor.clone().cast(rows.dtype());
+                    rows / divisor
+                })
+            }
+        };
+        self.components.extend((0..d_mlp).map(|neuron| Component::Neuron(layer, neuron)));
+        self.rows.push(rows);
         Ok(())
     }
 
@@ -271,7 +289,7 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         self.components.extend(
             (0..heads).flat_map(|head| (0..keys).map(move |key| Component::Source(layer, head, key))),
         );
-        self.rows.push(dirs.divide(rows));
+        self.push(dirs.divide(rows));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use faer::Mat;
 use crate::{
     FactoredMatrix, LinalgError, Values,
     factored::side::product,
-    host::{Host, upload},
+    host::{Host, par, upload},
 };
 
 /// Of each of some circuits, a small matrix `[k, d]` that stands for it in compositions.
@@ -80,8 +80,8 @@ impl CompositionCores {
     ///
     /// If the widths differ, or the device fails.
     pub fn scores(&self, readers: &Self) -> Result<Values, LinalgError> {
-        /// The entries of a block of products: 64 MiB of `f32`.
-        const BLOCK: usize = 1 << 24;
+        /// The entries of a block of products: 16 MiB of `f32`.
+        const BLOCK: usize = 1 << 22;
         let ([n, k, d], [n_r, k_r, d_r]) = (self.cores.dims(), readers.cores.dims());
         if d != d_r {
             return Err(LinalgError::Shape {
@@ -98,8 +98,9 @@ impl CompositionCores {
             let len = block.min(n - start);
             let l = self.cores.clone().narrow(0, start, len).reshape([1, len * k, d]);
             // Sums of squares within each block of k × k_r.
-            let all = product(l, r.clone()).powi_scalar(2).reshape([len, k, n_r * k_r]);
-            let sums = all.sum_dim(1).reshape([1, len * n_r, k_r]).sum_dim(2);
+            let all = product(l, r.clone());
+            let squares = (all.clone() * all).reshape([len, k, n_r * k_r]);
+            let sums = squares.sum_dim(1).reshape([1, len * n_r, k_r]).sum_dim(2);
             let sums = Host::read(sums, "a composition")?.mat(0, || "a composition".to_owned())?;
             for i in 0..len {
                 let of = self.norms[start + i];
@@ -117,7 +118,10 @@ impl CompositionCores {
 /// The norm of each core.
 fn norms(cores: Tensor<3>, name: &str) -> Result<Vec<f64>, LinalgError> {
     let host = Host::read(cores, name)?;
-    (0..host.n).map(|i| Ok(host.mat(i, || name.to_owned())?.norm_l2())).collect()
+    par(host.n, |i| {
+        let values = host.values(i, 0..host.rows, || name.to_owned())?;
+        Ok(values.iter().map(|x| x * x).sum::<f64>().sqrt())
+    })
 }
 
 /// `‖L R‖ / (‖L‖ ‖R‖)` (Frobenius norms) for each `L` of `left` with each `R` of `right`: `[left's

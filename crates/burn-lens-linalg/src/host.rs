@@ -1,7 +1,10 @@
 //! Matrices on the host, where decompositions run: in `f64`, one matrix a thread.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use faer::{Mat, MatRef, linalg::solvers::Qr};
+use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use crate::LinalgError;
@@ -29,31 +32,45 @@ impl Host {
 
     /// Matrix `i`, in `f64`; `name` is for the error.
     pub(crate) fn mat(&self, i: usize, name: impl Fn() -> String) -> Result<Mat<f64>, LinalgError> {
-        self.rows_of(i, 0..self.rows, name)
+        Ok(by_columns(&self.values(i, 0..self.rows, name)?, self.rows, self.cols))
     }
 
-    /// Some rows of matrix `i`.
-    pub(crate) fn rows_of(
+    /// Some rows of matrix `i`, row by row.
+    pub(crate) fn values(
         &self,
         i: usize,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         name: impl Fn() -> String,
-    ) -> Result<Mat<f64>, LinalgError> {
-        let (len, cols) = (rows.len(), self.cols);
-        let start = (i * self.rows + rows.start) * cols;
-        let range = start..start + len * cols;
-        let mat = match self.data.dtype() {
-            DType::F64 => widened(&self.data.as_slice::<f64>().expect("the dtype is f64")[range], len, cols),
-            _ => widened(&self.data.as_slice::<f32>().expect("read as f32")[range], len, cols),
+    ) -> Result<Vec<f64>, LinalgError> {
+        let start = (i * self.rows + rows.start) * self.cols;
+        let range = start..start + rows.len() * self.cols;
+        let values: Vec<f64> = match self.data.dtype() {
+            DType::F64 => self.data.as_slice::<f64>().expect("the dtype is f64")[range].to_vec(),
+            _ => {
+                let values = &self.data.as_slice::<f32>().expect("read as f32")[range];
+                values.iter().map(|&value| f64::from(value)).collect()
+            }
         };
-        mat.ok_or_else(|| LinalgError::NotFinite { matrix: name() })
+        // No value is finite once multiplied by 0 but those that were.
+        let finite = values.iter().map(|value| value * 0.0).sum::<f64>() == 0.0;
+        if finite { Ok(values) } else { Err(LinalgError::NotFinite { matrix: name() }) }
     }
 }
 
-/// A row-major slice as a matrix, unless a value is not finite.
-fn widened<T: Copy + Into<f64>>(values: &[T], rows: usize, cols: usize) -> Option<Mat<f64>> {
-    let finite = values.iter().all(|&value| value.into().is_finite());
-    finite.then(|| Mat::from_fn(rows, cols, |i, j| values[i * cols + j].into()))
+/// A row-major slice as a matrix, whose columns are contiguous.
+fn by_columns(values: &[f64], rows: usize, cols: usize) -> Mat<f64> {
+    /// Rows that are read beside each other: a cache line of each column is written at once.
+    const ROWS: usize = 8;
+    let mut mat = Mat::zeros(rows, cols);
+    for first in (0..rows).step_by(ROWS) {
+        let last = (first + ROWS).min(rows);
+        for j in 0..cols {
+            for i in first..last {
+                mat[(i, j)] = values[i * cols + j];
+            }
+        }
+    }
+    mat
 }
 
 /// `f` of every index below `n`, on all threads.
@@ -61,14 +78,45 @@ pub(crate) fn par<T: Send>(
     n: usize,
     f: impl Fn(usize) -> Result<T, LinalgError> + Send + Sync,
 ) -> Result<Vec<T>, LinalgError> {
-    (0..n).into_par_iter().map(f).collect()
+    let each = |i| {
+        let result = f(i);
+        settle();
+        result
+    };
+    (0..n).into_par_iter().map(each).collect()
+}
+
+/// Ends the use of wide vector registers.
+///
+/// faer's products return with the upper halves of those registers in use; until another function
+/// that uses them returns, code for narrow ones, which is all that is compiled for any processor,
+/// takes up to four times as long (seen on Zen 5).
+pub(crate) fn settle() {
+    struct Wide;
+
+    impl NullaryFnOnce for Wide {
+        type Output = f64;
+
+        #[inline(always)]
+        fn call(self) -> f64 {
+            let values = std::hint::black_box([1.0_f64; 8]);
+            values.iter().map(|x| x * x).sum()
+        }
+    }
+
+    std::hint::black_box(Arch::new().dispatch(Wide));
 }
 
 /// The triangular factor of a QR decomposition; a matrix that is not taller than wide is its own.
 ///
 /// `rᵀ r = mᵀ m` either way, which is what its users rely on.
 pub(crate) fn r_factor(m: Mat<f64>) -> Mat<f64> {
-    if m.nrows() <= m.ncols() { m } else { Qr::new(m.as_ref()).thin_R().to_owned() }
+    if m.nrows() <= m.ncols() {
+        return m;
+    }
+    let qr = Qr::new(m.as_ref());
+    settle();
+    qr.thin_R().to_owned()
 }
 
 /// `m = q r` with orthonormal columns in `q`.
@@ -80,15 +128,13 @@ pub(crate) fn qr(m: Mat<f64>) -> (Mat<f64>, Mat<f64>) {
     (qr.compute_thin_Q(), qr.thin_R().to_owned())
 }
 
-/// Rows for which a tall matrix is worked on at once.
-const CHUNK: usize = 4096;
-
 /// [`r_factor`] of a tall matrix, in chunks of rows whose triangles are then stacked.
 pub(crate) fn tall_r_factor(m: Tensor<2>, name: &str) -> Result<Mat<f64>, LinalgError> {
     let host = Host::read(m.unsqueeze_dim::<3>(0), name)?;
-    let parts = chunks(&host, name, r_factor)?;
+    let cols = host.cols;
+    let parts = chunks(&host, 4096, name, |values, rows| r_factor(by_columns(&values, rows, cols)))?;
     let rows = parts.iter().map(Mat::nrows).sum();
-    let mut stacked = Mat::zeros(rows, host.cols);
+    let mut stacked = Mat::zeros(rows, cols);
     let mut at = 0;
     for part in parts {
         stacked.as_mut().subrows_mut(at, part.nrows()).copy_from(&part);
@@ -100,18 +146,24 @@ pub(crate) fn tall_r_factor(m: Tensor<2>, name: &str) -> Result<Mat<f64>, Linalg
 /// `mᵀ m` of a tall matrix.
 pub(crate) fn tall_gram(m: Tensor<2>, name: &str) -> Result<Mat<f64>, LinalgError> {
     let host = Host::read(m.unsqueeze_dim::<3>(0), name)?;
-    let parts = chunks(&host, name, |part| gram(part.as_ref()))?;
-    Ok(parts.into_iter().fold(Mat::zeros(host.cols, host.cols), |sum, part| sum + part))
+    let cols = host.cols;
+    let size = host.rows.div_ceil(16).clamp(512, 4096);
+    let of = |values: Vec<f64>, rows| gram(MatRef::from_row_major_slice(&values, rows, cols));
+    let parts = chunks(&host, size, name, of)?;
+    Ok(parts.into_iter().fold(Mat::zeros(cols, cols), |sum, part| sum + part))
 }
 
+/// `f` of each `size` rows of a tall matrix, row by row, on all threads.
 fn chunks(
     host: &Host,
+    size: usize,
     name: &str,
-    f: impl Fn(Mat<f64>) -> Mat<f64> + Send + Sync,
+    f: impl Fn(Vec<f64>, usize) -> Mat<f64> + Send + Sync,
 ) -> Result<Vec<Mat<f64>>, LinalgError> {
-    par(host.rows.div_ceil(CHUNK), |chunk| {
-        let rows = chunk * CHUNK..((chunk + 1) * CHUNK).min(host.rows);
-        host.rows_of(0, rows, || name.to_owned()).map(&f)
+    par(host.rows.div_ceil(size), |chunk| {
+        let rows = chunk * size..((chunk + 1) * size).min(host.rows);
+        let len = rows.len();
+        host.values(0, rows, || name.to_owned()).map(|values| f(values, len))
     })
 }
 

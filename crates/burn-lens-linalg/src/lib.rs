@@ -2,7 +2,7 @@
 //!
 //! - [`FactoredMatrix`]: a product of two small factors with any leading axes, whose singular
 //!   values, eigenvalues, norms and largest entries are found without forming it
-//! - [`svd`]: the decomposition of a dense matrix
+//! - [`svd`], [`svd_leading`]: the decomposition of a dense matrix
 //! - [`composition_scores`]: how much of what one circuit writes another reads
 //! - [`principal_angles`] and [`subspace_overlap`]: how far two spaces are the same
 //! - [`baseline`]: what random matrices would give
@@ -15,6 +15,7 @@
 pub mod baseline;
 mod complex;
 mod composition;
+mod eigenvalues;
 mod error;
 mod factored;
 mod host;
@@ -30,5 +31,5 @@ pub use error::LinalgError;
 pub use factored::{Eigen, Entry, Extreme, FactoredMatrix, FactoredSvd, Index};
 pub use matrices::Matrices;
 pub use subspace::{orthonormal_basis, principal_angles, subspace_overlap};
-pub use svd::{Svd, svd};
+pub use svd::{Svd, svd, svd_leading};
 pub use values::Values;

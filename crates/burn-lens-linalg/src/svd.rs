@@ -1,11 +1,11 @@
 //! The thin singular value decomposition of a dense matrix.
 
-use burn::tensor::{Tensor, TensorData};
-use faer::{Mat, MatRef};
+use burn::tensor::{DType, Tensor, TensorData};
+use faer::{Mat, MatRef, Side};
 
 use crate::{
     LinalgError,
-    host::{Host, upload},
+    host::{Host, tall_gram, upload},
 };
 
 /// `M = U diag(s) Vᵀ`, thin.
@@ -51,6 +51,54 @@ pub fn svd(m: Tensor<2>) -> Result<Svd, LinalgError> {
         u: upload(&[u], [rows, k], &device, dtype).squeeze_dim(0),
         s: Tensor::from_data(TensorData::new(s, [k]), (&device, dtype)),
         v: upload(&[v], [cols, k], &device, dtype).squeeze_dim(0),
+    })
+}
+
+/// The first `count` singular triples of `m`, computed in `f64` on the host: [`svd`], cut off.
+///
+/// Those of a matrix that is taller than wide and not of `f64` come from the eigenvectors of `MᵀM`, at
+/// a third of the time. Squares lose what is smaller than `1e-8` of the largest singular value, which
+/// is less than `f32` can tell; so each is at most `1e-8` of the largest from what [`svd`] gives.
+///
+/// # Shapes
+///
+/// - `m`: `[rows, cols]`
+/// - returns `u`: `[rows, count]`, `s`: `[count]`, `v`: `[cols, count]`
+///
+/// # Errors
+///
+/// As [`svd`].
+///
+/// # Panics
+///
+/// If there are fewer than `count`.
+pub fn svd_leading(m: Tensor<2>, count: usize) -> Result<Svd, LinalgError> {
+    const NAME: &str = "the matrix";
+    let [rows, cols] = m.dims();
+    assert!(count <= rows.min(cols), "{count} singular vectors of a matrix of {rows} × {cols}");
+    if m.dtype() == DType::F64 || rows <= cols {
+        let Svd { u, s, v } = svd(m)?;
+        return Ok(Svd { u: u.narrow(1, 0, count), s: s.narrow(0, 0, count), v: v.narrow(1, 0, count) });
+    }
+    let (device, dtype) = (m.device().without_autodiff(), m.dtype());
+    let eigen = tall_gram(m.clone(), NAME)?
+        .self_adjoint_eigen(Side::Lower)
+        .map_err(|_| LinalgError::NoConvergence { matrix: NAME.to_owned(), what: "the singular vectors" })?;
+    let values = Host::read(m.unsqueeze_dim::<3>(0), NAME)?.values(0, 0..rows, || NAME.to_owned())?;
+    // From the largest.
+    let v = Mat::from_fn(cols, count, |i, j| eigen.U()[(i, cols - 1 - j)]);
+    let mut u = MatRef::from_row_major_slice(&values, rows, cols) * &v;
+    let s: Vec<f64> = (0..count).map(|j| u.col(j).norm_l2()).collect();
+    for (j, &s) in s.iter().enumerate().filter(|(_, s)| **s > 0.0) {
+        (0..rows).for_each(|i| u[(i, j)] /= s);
+    }
+    let mut found = HostSvd { u, s, v };
+    fix_signs(&mut found);
+    let HostSvd { u, s, v } = found;
+    Ok(Svd {
+        u: upload(&[u], [rows, count], &device, dtype).squeeze_dim(0),
+        s: Tensor::from_data(TensorData::new(s, [count]), (&device, dtype)),
+        v: upload(&[v], [cols, count], &device, dtype).squeeze_dim(0),
     })
 }
 
@@ -148,6 +196,29 @@ mod tests {
         check(7, 3);
         check(3, 7);
         check(5, 5);
+    }
+
+    #[test]
+    fn leading_triples_are_those_of_the_whole() {
+        let device = DeviceSpec::cpu().open().unwrap();
+        device.seed(1);
+        let m = Tensor::<2>::random([40, 12], Distribution::Normal(0.0, 1.0), &device);
+        // Of rank 11: the last singular value is 0.
+        let m = Tensor::cat(vec![m.clone().narrow(1, 0, 11), m.narrow(1, 0, 1)], 1);
+        let whole = svd(m.clone()).unwrap();
+        for (count, m) in [(1, m.clone()), (11, m.clone()), (12, m.clone())] {
+            let leading = svd_leading(m, count).unwrap();
+            let sure = count.min(11);
+            let close = |a: Tensor<2>, b: Tensor<2>| {
+                let (a, b) = (a.narrow(1, 0, sure), b.narrow(1, 0, sure));
+                assert!((a - b).abs().max().into_scalar::<f32>() < 1e-5);
+            };
+            close(leading.u, whole.u.clone());
+            close(leading.v, whole.v.clone());
+            close(leading.s.unsqueeze(), whole.s.clone().unsqueeze::<2>().narrow(1, 0, count));
+        }
+        let wide = svd_leading(m.transpose(), 3).unwrap();
+        assert_eq!((wide.u.dims(), wide.v.dims()), ([12, 3], [40, 3]));
     }
 
     #[test]

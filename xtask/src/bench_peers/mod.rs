@@ -64,7 +64,7 @@ const WORKS: &[Work] = &[
     work("cache", 1, 128, Peer::TransformerLens),
     work("cache-resid", 8, 128, Peer::TransformerLens),
     work("last", 8, 128, Peer::HuggingFace),
-    Work { name: "loss", batch: 2, pos: 1024, peer: Peer::HuggingFace, memory: true },
+    Work { name: "loss", batch: 8, pos: 1024, peer: Peer::HuggingFace, memory: true },
     work("generate", 1, 128, Peer::HuggingFace),
     work("generate", 8, 128, Peer::HuggingFace),
     work("decode", 1, 128, Peer::HuggingFace),

@@ -81,9 +81,9 @@ impl<M: HookedModel + ?Sized> Circuits<'_, M> {
     /// If the model does not give its weights, or one is not finite.
     pub fn all_composition_scores(&self, kind: Composition) -> Result<Values, AnalysisError> {
         let ModelDims { n_layers, n_heads, .. } = self.dims;
-        let (writers, readers) = (self.ov()?, self.read_by(kind)?);
-        let writers = CompositionCores::of_writers(&writers)?;
-        let readers = CompositionCores::of_readers(&readers)?;
+        // The circuits themselves are dropped as soon as their cores are there.
+        let writers = CompositionCores::of_writers(&self.ov()?)?;
+        let readers = CompositionCores::of_readers(&self.read_by(kind)?)?;
         let heads = n_layers * n_heads;
         let mut scores = vec![0.0; heads * heads];
         for layer in 0..n_layers.saturating_sub(1) {

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookedModel, NormSite, Param};
-use burn_lens_linalg::svd;
+use burn_lens_linalg::svd_leading;
 
 use super::{Circuits, Folding};
 use crate::{AnalysisError, error::to_host};
@@ -199,9 +199,9 @@ impl<'m, M: HookedModel + ?Sized> SvdInterpreter<'m, M> {
         };
         let [rows, cols] = matrix.dims();
         check_count(count, rows.min(cols))?;
-        let svd = svd(matrix)?;
-        let values = to_host(svd.s.narrow(0, 0, count))?;
-        Ok((svd.v.transpose().narrow(0, 0, count), values))
+        let svd = svd_leading(matrix, count)?;
+        let values = to_host(svd.s)?;
+        Ok((svd.v.transpose(), values))
     }
 }
 

@@ -276,7 +276,12 @@ impl Small<'_> {
             Self::Formed(m, host) => host.mat(i, || m.naming().at(i)),
             Self::Factors(m, l, r) => {
                 let name = || m.naming().at(i);
-                let (l, r) = (l.mat(m.left.map[i], name)?, r.mat(m.right.map[i], name)?);
+                let [l, r] = [(l, &m.left), (r, &m.right)].map(|(host, side)| {
+                    host.values(side.map[i], 0..host.rows, name).map(|values| (values, host.rows, host.cols))
+                });
+                let (l, r) = (l?, r?);
+                let [l, r] =
+                    [&l, &r].map(|(values, rows, cols)| MatRef::from_row_major_slice(values, *rows, *cols));
                 Ok(if m.mdim() <= m.ldim() { r.transpose() * l } else { l * r.transpose() })
             }
         }
@@ -320,12 +325,7 @@ fn scale_columns(m: &mut Mat<f64>, factors: &[f64]) {
 
 /// The sorted eigenvalues of `m`; `None` where the iteration does not converge.
 fn eigenvalues(m: MatRef<'_, f64>) -> Option<Vec<Complex>> {
-    if m.nrows() == 0 {
-        return Some(Vec::new());
-    }
-    let values = m.eigenvalues().ok()?;
-    let mut values: Vec<Complex> =
-        values.iter().map(|value| Complex { re: value.re, im: value.im }).collect();
+    let mut values = crate::eigenvalues::eigenvalues(m)?;
     Complex::sort(&mut values, |value| *value);
     Some(values)
 }

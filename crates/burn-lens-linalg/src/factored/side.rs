@@ -1,5 +1,7 @@
 //! One factor of a factored matrix.
 
+use std::ops::Range;
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use faer::Mat;
 
@@ -70,6 +72,16 @@ impl Side {
     /// With other leading indices, each standing for one of those that there are.
     pub(crate) fn select(&self, indices: &[usize]) -> Self {
         Self { map: indices.iter().map(|&i| self.map[i]).collect(), ..self.clone() }
+    }
+
+    /// The inner matrices of some leading indices, and no others where those lie beside each other.
+    fn inner_part(&self, leading: Range<usize>) -> Self {
+        let map = &self.map[leading];
+        let (Some(&first), Some(&last)) = (map.iter().min(), map.iter().max()) else {
+            return Self { outer: None, inner: self.inner.clone(), map: Vec::new() };
+        };
+        let inner = self.inner.clone().narrow(0, first, last + 1 - first);
+        Self { outer: None, inner, map: map.iter().map(|&at| at - first).collect() }
     }
 
     /// `t · self` with a `t` that all leading indices share: `[new rows, rows]`.
@@ -199,8 +211,10 @@ fn shared_product(a: Tensor<2>, b: Tensor<3>) -> Tensor<3> {
 /// `rᵀ l` for each leading index: `[n, mid of r, mid of l]`.
 ///
 /// What the outers have in common is multiplied once for all leading indices, then put on the
-/// side where that takes fewer operations.
+/// side where that takes fewer operations, for some leading indices after the other.
 pub(crate) fn core(r: &Side, l: &Side) -> Tensor<3> {
+    /// How many leading indices at once: what is in between takes no more memory than they do.
+    const AT_ONCE: usize = 16;
     let transposed = |outer: &Tensor<2>| outer.clone().transpose();
     let shared = match (&r.outer, &l.outer) {
         (None, None) => return product(r.expanded().transpose(), l.expanded()),
@@ -210,6 +224,19 @@ pub(crate) fn core(r: &Side, l: &Side) -> Tensor<3> {
         (Some(r), None) => transposed(r),
         (None, Some(l)) => l.clone(),
     };
+    let n = l.map.len();
+    let part = |first: usize| {
+        let [r, l] = [r, l].map(|side| side.inner_part(first..(first + AT_ONCE).min(n)));
+        core_of(&r, &l, shared.clone())
+    };
+    match n {
+        0..=AT_ONCE => part(0),
+        _ => Tensor::cat((0..n).step_by(AT_ONCE).map(part).collect(), 0),
+    }
+}
+
+/// `rᵀ shared l` of the inner matrices.
+fn core_of(r: &Side, l: &Side, shared: Tensor<2>) -> Tensor<3> {
     let [x, y] = shared.dims();
     let [r_count, l_count] = [r, l].map(|side| side.inner.dims()[0] * side.mid());
     // Both orders take x·y operations for each column; results have y or x rows.

@@ -8,5 +8,5 @@ pub use device::{BackendInfo, DeviceError, DeviceSpec, backends};
 pub use grad_hook::grad_hook;
 pub(crate) use kernels::{
     attention_mixed, attention_pattern, attention_scores, attention_whole, gated, has_kernels, linear, map,
-    negative_log_likelihood, normalize, root_mean_square,
+    negative_log_likelihood, normalize, rescale, root_mean_square,
 };

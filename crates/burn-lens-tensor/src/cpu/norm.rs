@@ -70,6 +70,21 @@ impl RowKernel for Normalize<'_> {
     }
 }
 
+/// A norm whose scale is given for each row: `x · w / scale`.
+pub(crate) struct Rescale<'a> {
+    pub(crate) scale: &'a [f32],
+    pub(crate) w: &'a [f32],
+}
+
+impl RowKernel for Rescale<'_> {
+    #[inline(always)]
+    fn change(&self, rows: &mut [f32], row: usize, first: usize) {
+        for (row, scale) in rows.chunks_exact_mut(row).zip(&self.scale[first..]) {
+            row.iter_mut().zip(self.w).for_each(|(x, w)| *x = *x * w / scale);
+        }
+    }
+}
+
 /// The gradient of the norm without weights, over that of its result, from its input.
 ///
 /// With `n = x / scale`: `(g - n · mean(g n)) / scale`, centered in a layer norm.

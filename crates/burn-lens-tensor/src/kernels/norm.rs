@@ -64,3 +64,18 @@ pub fn normalized<const D: usize>(
     }
     x
 }
+
+/// A norm whose scale is given, `x · w / scale`.
+///
+/// # Shapes
+///
+/// - `x`: `[.., width]`, `scale`: `[.., 1]`, `w`: `[width]`; returns as `x`
+#[must_use]
+pub fn rescaled<const D: usize>(x: Tensor<D>, scale: Tensor<D>, w: Tensor<1>) -> Tensor<D> {
+    let rows = x.dims()[..D - 1].iter().product::<usize>();
+    let for_each_row = scale.dims().iter().product::<usize>() == rows;
+    if for_each_row && fused(&x, false) && fused(&scale, false) && fused(&w, false) {
+        return backend::rescale(x, scale, w);
+    }
+    x * w.unsqueeze() / scale
+}

@@ -204,3 +204,17 @@ fn neither_instructions_nor_threads_change_a_bit() {
     each_path(|path| assert_eq!(all().into_data().as_bytes(), expected.as_bytes(), "{path:?}"));
     same_in_any_pool(all);
 }
+
+#[test]
+fn a_norm_with_a_given_scale() {
+    each_path(|path| {
+        for width in [768, 20, 3] {
+            let [x, exact] = random(5, [2, 19, width], 3.0);
+            let [w, exact_w] = random(6, [width], 2.0);
+            let [scale, exact_scale] = random(7, [2, 19, 1], 1.0);
+            let found = kernels::rescaled(x, scale + 2.0, w);
+            let expected = kernels::rescaled(exact, exact_scale + 2.0, exact_w);
+            close(&format!("{width} on {path:?}"), found, expected, 2.0, 0.0);
+        }
+    });
+}

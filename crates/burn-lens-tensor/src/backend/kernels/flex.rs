@@ -17,7 +17,7 @@ use crate::{
         activation::{Gated, Slope, SoftCap, SoftCapSlope},
         attention::{self, Heads, Scoring},
         loss::{NegativeLogLikelihood, NegativeLogLikelihoodSlope},
-        norm::{Center, Normalize, NormalizeSlope, RootMeanSquare},
+        norm::{Center, Normalize, NormalizeSlope, Rescale, RootMeanSquare},
         product::{self, Weights},
         rotary::Rotate,
         rows::{self, PairKernel, RowKernel},
@@ -215,6 +215,16 @@ impl PlainOps for Flex {
         let [w, b] = [w, b].map(contiguous);
         let (w, b) = (has_w.then(|| values(&w)), has_b.then(|| values(&b)));
         changed(&Normalize { layer, eps, w, b }, x, row)
+    }
+
+    fn row_rescale(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let row = last(&x);
+        let [scale, w] = [scale, w].map(contiguous);
+        changed(&Rescale { scale: values(&scale), w: values(&w) }, x, row)
     }
 
     fn linear_map(

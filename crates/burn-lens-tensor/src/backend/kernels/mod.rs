@@ -59,6 +59,10 @@ pub(crate) trait PlainOps: Backend {
         norm: (bool, f32),
     ) -> FloatTensor<Self>;
 
+    /// `x · w / scale`, with a scale for each row.
+    fn row_rescale(x: FloatTensor<Self>, scale: FloatTensor<Self>, w: FloatTensor<Self>)
+    -> FloatTensor<Self>;
+
     /// `x w + b`.
     fn linear_map(
         x: FloatTensor<Self>,
@@ -140,6 +144,11 @@ pub(crate) fn normalize<const D: usize>(
     let given = Given([w.is_some(), b.is_some()]);
     let [w, b] = [w, b].map(|t| t.unwrap_or_else(|| stand_in(&x)).into_dispatch());
     Tensor::from_dispatch(Dispatch::row_norm(x.into_dispatch(), w, b, given, (layer, eps)))
+}
+
+/// `x · w / scale`.
+pub(crate) fn rescale<const D: usize>(x: Tensor<D>, scale: Tensor<D>, w: Tensor<1>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::row_rescale(x.into_dispatch(), scale.into_dispatch(), w.into_dispatch()))
 }
 
 /// `x w + b`.

@@ -1,0 +1,202 @@
+//! A few rows times a weight matrix, at the speed at which memory gives the weights.
+//!
+//! Products of many rows copy the weights into an order that suits them, which pays when each is
+//! used often. Here each weight is read once, where it lies. Threads share the columns; a sum has the
+//! same order whatever their number.
+
+use pulp::NullaryFnOnce;
+use rayon::prelude::*;
+
+use super::{
+    path::dispatch,
+    product::Weights,
+    rows::{LANES, total},
+};
+
+/// Up to how many rows this is the faster way.
+pub(super) const MOST: usize = 8;
+
+/// Terms of a sum that are added before it is stored.
+const TERMS: usize = 8;
+
+/// Columns of row-major weights that are worked on at once: long stretches are read faster, but
+/// several rows use them again while they are in the first cache.
+const fn strip(rows: usize) -> usize {
+    if rows == 1 { 4096 } else { 512 }
+}
+
+/// `out += x w` for the columns from `first` on, of which `out` holds `columns` a row.
+struct Strip<'a> {
+    x: &'a [f32],
+    inner: usize,
+    w: Weights<'a>,
+    /// The distance between rows of row-major weights.
+    stride: usize,
+    first: usize,
+    out: &'a mut [f32],
+    columns: usize,
+}
+
+impl NullaryFnOnce for Strip<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        match self.w {
+            Weights::Rows(w) => self.by_rows(w),
+            Weights::Columns(w) => self.by_columns(w),
+        }
+    }
+}
+
+impl Strip<'_> {
+    #[inline(always)]
+    fn by_rows(self, w: &[f32]) {
+        let Self { x, inner, stride, first, out, columns, .. } = self;
+        let of = |k: usize| &w[k * stride + first..][..columns];
+        let whole = inner / TERMS * TERMS;
+        for k in (0..whole).step_by(TERMS) {
+            let w: [&[f32]; TERMS] =
+                [of(k), of(k + 1), of(k + 2), of(k + 3), of(k + 4), of(k + 5), of(k + 6), of(k + 7)];
+            for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
+                let x = x[k..].first_chunk::<TERMS>().expect("a whole group");
+                for at in 0..columns {
+                    let mut sum = out[at];
+                    for term in 0..TERMS {
+                        sum = x[term].mul_add(w[term][at], sum);
+                    }
+                    out[at] = sum;
+                }
+            }
+        }
+        for k in whole..inner {
+            for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
+                for (out, w) in out.iter_mut().zip(of(k)) {
+                    *out = x[k].mul_add(*w, *out);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn by_columns(self, w: &[f32]) {
+        const AT_ONCE: usize = 4;
+        let Self { x, inner, first, out, columns, .. } = self;
+        let of = |column: usize| &w[(first + column) * inner..][..inner];
+        if columns == out.len() {
+            // One row: memory gives one stretch after the other faster than several at once.
+            for (column, out) in out.iter_mut().enumerate() {
+                *out += dot(x, of(column));
+            }
+            return;
+        }
+        let whole = columns / AT_ONCE * AT_ONCE;
+        for column in (0..whole).step_by(AT_ONCE) {
+            let w = [of(column), of(column + 1), of(column + 2), of(column + 3)];
+            for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
+                let sums = dots(x, w);
+                for (out, sum) in out[column..].iter_mut().zip(sums) {
+                    *out += sum;
+                }
+            }
+        }
+        for column in whole..columns {
+            for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
+                let [sum] = dots(x, [of(column)]);
+                out[column] += sum;
+            }
+        }
+    }
+}
+
+/// Products of `x` with several vectors of its length.
+#[inline(always)]
+fn dots<const N: usize>(x: &[f32], w: [&[f32]; N]) -> [f32; N] {
+    let mut lanes = [[0.0_f32; LANES]; N];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let parts = w.map(|w| w.as_chunks::<LANES>());
+    for (at, x) in chunks.iter().enumerate() {
+        for n in 0..N {
+            let w = &parts[n].0[at];
+            for lane in 0..LANES {
+                lanes[n][lane] = x[lane].mul_add(w[lane], lanes[n][lane]);
+            }
+        }
+    }
+    for n in 0..N {
+        for (lane, (x, w)) in rest.iter().zip(parts[n].1).enumerate() {
+            lanes[n][lane] = x.mul_add(*w, lanes[n][lane]);
+        }
+    }
+    lanes.map(total)
+}
+
+/// The product of two vectors, in four times as many sums as there are lanes: one alone would wait
+/// for each addition to end.
+#[inline(always)]
+fn dot(x: &[f32], w: &[f32]) -> f32 {
+    const SUMS: usize = 4 * LANES;
+    let mut sums = [0.0_f32; SUMS];
+    let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<SUMS>(), w.as_chunks::<SUMS>());
+    for (x, w) in x.iter().zip(w) {
+        for at in 0..SUMS {
+            sums[at] = x[at].mul_add(w[at], sums[at]);
+        }
+    }
+    let mut lanes = [0.0_f32; LANES];
+    for lane in 0..LANES {
+        lanes[lane] = (sums[lane] + sums[lane + LANES]) + (sums[lane + 2 * LANES] + sums[lane + 3 * LANES]);
+    }
+    let [rest] = dots(x_rest, [w_rest]);
+    total(lanes) + rest
+}
+
+/// `x w + b`, as [`linear`](super::product::linear) gives it; `x` is not empty.
+pub(super) fn few_rows(
+    x: &[f32],
+    w: Weights<'_>,
+    b: Option<&[f32]>,
+    [rows, columns]: [usize; 2],
+) -> Vec<f32> {
+    /// Below this many multiplications one thread is faster.
+    const THREADS_FROM: usize = 1 << 16;
+    let (inner, all) = (x.len() / rows, columns);
+    let threads = if x.len() * columns < THREADS_FROM { 1 } else { rayon::current_num_threads() };
+    let strips = columns.div_ceil(strip(rows)).next_multiple_of(threads);
+    let width = columns.div_ceil(strips.max(1)).next_multiple_of(LANES);
+    let fill = |at: usize, out: &mut [f32]| {
+        let (first, columns) = (at * width, out.len() / rows);
+        if let Some(b) = b {
+            out.chunks_exact_mut(columns).for_each(|out| out.copy_from_slice(&b[first..first + columns]));
+        }
+        dispatch(Strip { x, inner, w, stride: all, first, out, columns });
+    };
+    if rows == 1 {
+        let mut out = vec![0.0; columns];
+        if threads == 1 {
+            out.chunks_mut(width).enumerate().for_each(|(at, out)| fill(at, out));
+        } else {
+            out.par_chunks_mut(width).enumerate().for_each(|(at, out)| fill(at, out));
+        }
+        return out;
+    }
+    let part = |at: usize| {
+        let mut part = vec![0.0; rows * width.min(columns - at * width)];
+        fill(at, &mut part);
+        part
+    };
+    let count = columns.div_ceil(width);
+    let parts: Vec<Vec<f32>> = if threads == 1 {
+        (0..count).map(part).collect()
+    } else {
+        (0..count).into_par_iter().map(part).collect()
+    };
+    let mut out = Vec::with_capacity(rows * columns);
+    for row in 0..rows {
+        for part in &parts {
+            let columns = part.len() / rows;
+            out.extend_from_slice(&part[row * columns..][..columns]);
+        }
+    }
+    out
+}
