@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use burn_lens::{
     analysis::interventions::{
-        Ablation, AblationUnit, CausalTrace, EdgeRuns, Engine, EngineOptions, HeadPart, HeadPath,
-        Intervention, Metric, Noise, Patch, PathInput, Reference, RepeatedTokens, Sender, SteeringPos,
-        SteeringVector, Sweep, SweepResult, TaskKind, TaskOptions, ablation_sweep, direct_path_sweep,
-        induction_scores, interchange, knock_out, patching_sweep, path_patch, score_task, task_prompts,
+        Ablation, AblationUnit, CausalTrace, Engine, EngineOptions, HeadPart, HeadPath, Intervention, Metric,
+        Noise, Patch, PathInput, Reference, RepeatedTokens, Sender, SteeringPos, SteeringVector, Sweep,
+        SweepResult, TaskKind, TaskOptions, ablation_sweep, direct_path_sweep, induction_scores, interchange,
+        knock_out, patching_sweep, path_patch, score_task, task_prompts,
     },
     prelude::*,
 };
@@ -15,15 +15,16 @@ use burn_lens::{
 const CLEAN: &str = "When Mary and John went to the store , John gave a drink to";
 const CORRUPT: &str = "When Mary and John went to the store , Mary gave a drink to";
 
-struct Pair {
-    lens: Pretrained,
-    clean: Tensor<2, Int>,
-    corrupt: Tensor<2, Int>,
-    metric: Metric,
+/// The bundled model, and prompts of two people that differ in one word.
+pub(crate) struct Pair {
+    pub(crate) lens: Pretrained,
+    pub(crate) clean: Tensor<2, Int>,
+    pub(crate) corrupt: Tensor<2, Int>,
+    pub(crate) metric: Metric,
 }
 
 impl Pair {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         let options = LoadOptions {
             dtype: burn_lens_testkit::finest(),
             device: burn_lens_testkit::device_spec(),
@@ -41,7 +42,7 @@ impl Pair {
         self.on(&self.corrupt)
     }
 
-    fn on(&self, tokens: &Tensor<2, Int>) -> Engine<'_, HookedTransformer> {
+    pub(crate) fn on(&self, tokens: &Tensor<2, Int>) -> Engine<'_, HookedTransformer> {
         let options = EngineOptions { verify: 4, ..EngineOptions::default() };
         Engine::new(&self.lens.model, tokens, &RunOptions::default(), &self.metric, options).unwrap()
     }
@@ -60,12 +61,12 @@ impl Pair {
         self.engine().sweep(&sweep).unwrap()
     }
 
-    fn clean_value(&self) -> f64 {
+    pub(crate) fn clean_value(&self) -> f64 {
         self.on(&self.clean).measure(&[]).unwrap()[0]
     }
 }
 
-fn near(found: f64, expected: f64) {
+pub(crate) fn near(found: f64, expected: f64) {
     assert!((found - expected).abs() < 1e-4 * expected.abs().max(1.0), "{found} against {expected}");
 }
 
@@ -297,28 +298,6 @@ fn paths_lead_from_senders_to_receivers() {
     // What does not come later receives nothing.
     let cell = path_patch(model, run, &caches[1], &path(vec![(HeadPart::Q, 0, 1)])).unwrap();
     near(pair.engine().measure(&cell).unwrap()[0], base);
-}
-
-/// The circuit that pruning leaves does most of what the model does, with few of its edges.
-#[test]
-fn pruning_keeps_the_circuit() {
-    let pair = Pair::open();
-    let engine = pair.on(&pair.clean);
-    let runs = EdgeRuns::new(&engine, &(&pair.corrupt).into()).unwrap();
-    let mut go = |_: usize, _: usize| std::ops::ControlFlow::Continue(());
-    let circuit = runs.prune(0.3, &mut go).unwrap();
-    assert!(circuit.edges.len() * 4 < circuit.of, "{} of {}", circuit.edges.len(), circuit.of);
-    assert!(circuit.faithfulness() > 0.8, "{}", circuit.faithfulness());
-    let has = |from: &str, to: &str| circuit.edges.iter().any(|edge| edge.from == from && edge.to == to);
-    // What the name is goes from its token through the token-before head into the mover's values.
-    for (from, to) in [("embed", "L0H0.v"), ("L0H0", "L1H2.v"), ("L1H2", "logits")] {
-        assert!(has(from, to), "{:?}", circuit.edges);
-    }
-    let dot = circuit.to_dot();
-    assert_eq!(dot.matches("->").count(), circuit.edges.len());
-    assert!(dot.contains(r#""L0H0" -> "L1H2" [headlabel="v""#), "{dot}");
-    let json = serde_json::to_value(&circuit).unwrap();
-    assert_eq!(json["edges"].as_array().unwrap().len(), circuit.edges.len());
 }
 
 /// A sweep of nothing is refused, not run.

@@ -9,6 +9,7 @@ mod activation_cache_golden;
 mod activation_cache_models;
 mod attribution_models;
 mod causal;
+mod circuit_search;
 mod circuits;
 mod clusters;
 mod common;

@@ -288,13 +288,13 @@ fn cut_edges_lead_from_one_run_to_the_other() {
         near(runs.measure(&all).unwrap(), metric_corrupt);
         // A threshold of zero keeps every edge, one that nothing reaches keeps none.
         let mut go = |_: usize, _: usize| std::ops::ControlFlow::Continue(());
-        let whole = runs.prune(0.0, &mut go).unwrap();
+        let sweep = runs.prune(&[0.0, 1e9], &mut go).unwrap();
+        let [whole, none] = &sweep.circuits[..] else { panic!("two thresholds") };
         assert_eq!(whole.edges.len(), whole.of);
         near(whole.faithfulness(), 1.0);
-        let none = runs.prune(1e9, &mut go).unwrap();
         assert!(none.edges.is_empty());
         near(none.metric[1], metric_corrupt);
         // Most of a run is reused: edges are tested from the end.
-        assert!(whole.work < whole.passes as f64, "{name}: {} of {}", whole.work, whole.passes);
+        assert!(sweep.work < sweep.runs as f64, "{name}: {} of {}", sweep.work, sweep.runs);
     }
 }

@@ -15,8 +15,8 @@ use clap_complete::Shell;
 
 use crate::{
     commands::{
-        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, FeaturesArgs, HeadsArgs,
-        LensArgs, PatchArgs, SaeArgs, SteerArgs, TrainArgs,
+        AblateArgs, AttributeArgs, CircuitsArgs, ClustersArgs, ConvertArgs, EdgesArgs, FeaturesArgs,
+        HeadsArgs, LensArgs, PatchArgs, SaeArgs, SteerArgs, TrainArgs,
     },
     edits::{Ablation, Addition, Scaling},
 };
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Lens(LensArgs),
     /// Which activations carry the answer: activation patching, from a clean into a corrupt run
     Patch(PatchArgs),
+    /// Which connections between parts carry the answer: circuits by edge attribution, or by pruning
+    Edges(EdgesArgs),
     /// What each part of a model does for its answer: ablation of heads, attention, MLPs, neurons
     Ablate(AblateArgs),
     /// A direction that leads from one kind of text to another: fit it, add it, save it

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod edits;
 mod error;
+mod files;
 mod load;
 mod measure;
 mod next_tokens;
@@ -56,6 +57,7 @@ fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
         Command::Attribute(args) => commands::attribute(args, progress),
         Command::Lens(args) => commands::lens(args, progress),
         Command::Patch(args) => commands::patch(args, progress),
+        Command::Edges(args) => commands::edges(args, progress),
         Command::Ablate(args) => commands::ablate(args, progress),
         Command::Steer(args) => commands::steer(args, progress),
         Command::Heads(args) => commands::heads(args, progress),

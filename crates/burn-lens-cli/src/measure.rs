@@ -8,12 +8,13 @@ use burn_lens::{
     hooks::HookedModel as _,
     io::TokenOptions,
 };
-use burn_lens_viz::{Grid, Palette, SignedMap};
+use burn_lens_viz::{Grid, Palette, SignedMap, Token};
 use clap::{Args, builder::PossibleValuesParser};
 
 use crate::{
     answers::{Answer, for_each},
     error::CliError,
+    next_tokens::plain,
     report::{DIM, Report},
 };
 
@@ -161,6 +162,17 @@ impl PairArgs {
         };
         Ok([half(0, clean.len()), half(clean.len(), lengths.len())])
     }
+}
+
+/// The first prompt's tokens for a page, those that differ from the other run's marked.
+pub(crate) fn marked(lens: &Pretrained, tokens: &Tokens, other: &Tokens) -> Vec<Token> {
+    let pairs = tokens.batch.ids[0].iter().zip(&other.batch.ids[0]);
+    let token = |(&id, &other): (&i64, &i64)| Token {
+        text: plain(lens.tokenizer.as_ref(), id),
+        strength: if id == other { 0.0 } else { 0.6 },
+        note: if id == other { String::new() } else { "differs between clean and corrupt".to_owned() },
+    };
+    pairs.map(token).collect()
 }
 
 /// Colors where standard output shows them.

@@ -74,6 +74,24 @@ pub enum VizError {
         /// The value.
         value: f64,
     },
+    /// An edge of a graph names a node that no row has.
+    #[error("an edge of the graph {title:?} names `{node}`, which is in none of its rows")]
+    NoSuchNode {
+        /// The graph's title.
+        title: String,
+        /// The name.
+        node: String,
+    },
+    /// An edge of a graph goes to its own row or to a lower one.
+    #[error("the edge from `{from}` to `{to}` of the graph {title:?} does not lead upward")]
+    Downward {
+        /// The graph's title.
+        title: String,
+        /// Where it starts.
+        from: String,
+        /// Where it ends.
+        to: String,
+    },
     /// The plotting library failed: a bug of this crate.
     #[error("a plot failed: {0}")]
     Drawing(String),

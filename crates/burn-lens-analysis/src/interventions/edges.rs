@@ -75,6 +75,8 @@ pub struct EdgeNodes {
     /// What reads.
     pub receivers: Vec<Receiver>,
     parallel: bool,
+    /// How many heads share a key-value head.
+    group: usize,
 }
 
 impl EdgeNodes {
@@ -109,7 +111,8 @@ impl EdgeNodes {
             }
         }
         receivers.push(Receiver::Logits);
-        Ok(Self { senders, receivers, parallel: wiring.layout == BlockLayout::Parallel })
+        let group = dims.n_heads / dims.n_kv_heads.max(1);
+        Ok(Self { senders, receivers, parallel: wiring.layout == BlockLayout::Parallel, group })
     }
 
     /// Whether what `sender` writes reaches `receiver` directly.
@@ -135,6 +138,50 @@ impl EdgeNodes {
         let all =
             (0..self.receivers.len()).flat_map(|to| (0..self.senders.len()).map(move |from| (from, to)));
         all.filter(|&(from, to)| self.connected(self.senders[from], self.receivers[to])).collect()
+    }
+
+    /// Whether what `receiver` reads is an input of what `part` computes.
+    #[must_use]
+    pub fn feeds(&self, receiver: Receiver, part: Sender) -> bool {
+        match (receiver, part) {
+            (Receiver::Q(layer, head), Sender::Head(l, h)) => (layer, head) == (l, h),
+            (Receiver::K(layer, head) | Receiver::V(layer, head), Sender::Head(l, h)) => {
+                (layer, head) == (l, h / self.group)
+            }
+            (Receiver::Mlp(layer), Sender::Mlp(l)) => layer == l,
+            _ => false,
+        }
+    }
+
+    /// The names of the parts that `receiver` feeds; of the logits, their own.
+    #[must_use]
+    pub fn fed_by(&self, receiver: Receiver) -> Vec<String> {
+        if receiver == Receiver::Logits {
+            return vec![receiver.to_string()];
+        }
+        let fed = self.senders.iter().filter(|&&part| self.feeds(receiver, part));
+        fed.map(ToString::to_string).collect()
+    }
+
+    /// The parts in rows to draw, from the embedding to the logits: what a row is, and the names in
+    /// it. Parts of a row do not read each other.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(String, Vec<String>)> {
+        let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+        for sender in &self.senders {
+            let row = match sender {
+                Sender::Embed => "embedding".to_owned(),
+                Sender::Head(layer, _) | Sender::Mlp(layer) if self.parallel => format!("block {layer}"),
+                Sender::Head(layer, _) => format!("attention {layer}"),
+                Sender::Mlp(layer) => format!("MLP {layer}"),
+            };
+            match rows.last_mut() {
+                Some((last, names)) if *last == row => names.push(sender.to_string()),
+                _ => rows.push((row, vec![sender.to_string()])),
+            }
+        }
+        rows.push(("output".to_owned(), vec![Receiver::Logits.to_string()]));
+        rows
     }
 
     /// The hooks that hold what senders write.

@@ -4,7 +4,7 @@
 //! - [`patching_sweep`]: TransformerLens's `patching`; [`ablation_sweep`], [`direct_path_sweep`],
 //!   [`path_patch`], [`CausalTrace`], [`knock_out`], [`interchange`]: other cells
 //! - [`Engine::attribute`], [`Engine::edge_attribution`]: estimates from gradients
-//! - [`EdgeRuns`]: circuits, their faithfulness, and pruning
+//! - [`EdgeRuns`]: circuits, their faithfulness, pruning and selection by threshold
 //! - [`detect_heads`], [`induction_scores`]: what heads attend to
 //! - [`SteeringVector`]: directions that lead from one kind of text to another
 //! - [`task_prompts`]: clean and corrupt prompts of known tasks
@@ -13,6 +13,7 @@ mod ablation;
 mod apply;
 mod attribution;
 mod circuit;
+mod edge_runs;
 mod edges;
 mod engine;
 mod heads;
@@ -21,6 +22,7 @@ mod metric;
 mod patching;
 mod paths;
 mod plan;
+mod prune;
 mod readout;
 mod run;
 mod steering;
@@ -28,7 +30,8 @@ mod sweep;
 mod tasks;
 
 pub use ablation::{Ablation, AblationUnit, Reference, ablation_sweep};
-pub use circuit::{Circuit, CircuitEdge, EdgeRuns, EdgeSet};
+pub use circuit::{Circuit, CircuitEdge, CircuitSweep};
+pub use edge_runs::{EdgeRuns, EdgeSet};
 pub use edges::{EdgeGradients, EdgeNodes, EdgeScores, Receiver, Sender};
 pub use engine::{Cost, Engine, EngineOptions, Reuse, SweepOutcome};
 pub use heads::{

@@ -8,7 +8,7 @@ use burn_lens::{
     hooks::{ActivationCache, CacheOptions, HookedModel as _},
     io::{read_text, write_atomically},
 };
-use burn_lens_viz::{Column, Page, Section, Token};
+use burn_lens_viz::{Column, Page, Section};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser as _},
@@ -19,7 +19,7 @@ use crate::{
     args::ModelArgs,
     error::{CliError, check_folder},
     load::load,
-    measure::{Measure, MetricArgs, PairArgs, SweepArgs, pictures},
+    measure::{Measure, MetricArgs, PairArgs, SweepArgs, marked, pictures},
     next_tokens::plain,
     progress::Progress,
     report::{Align, DIM, Report, table},
@@ -270,15 +270,6 @@ fn page(
 ) -> Page {
     let positions = labels(lens, clean);
     let base = found.result.base_value();
-    let prompt = |tokens: &Tokens, other: &Tokens| -> Vec<Token> {
-        let pairs = tokens.batch.ids[0].iter().zip(&other.batch.ids[0]);
-        let token = |(&id, &other): (&i64, &i64)| Token {
-            text: plain(lens.tokenizer.as_ref(), id),
-            strength: if id == other { 0.0 } else { 0.6 },
-            note: if id == other { String::new() } else { "differs between clean and corrupt".to_owned() },
-        };
-        pairs.map(token).collect()
-    };
     let shares = finite(&found.result.normalized(found.clean));
     let mut map = Section::new(
         &format!("Patching {}", found.patch),
@@ -304,8 +295,8 @@ fn page(
             "The model runs on the corrupt prompts, with one activation at a time taken from the clean run."
                 .to_owned(),
         sections: vec![
-            Section::new("Clean", "Where the model is right.").tokens(prompt(clean, corrupt)),
-            Section::new("Corrupt", "What it runs on.").tokens(prompt(corrupt, clean)),
+            Section::new("Clean", "Where the model is right.").tokens(marked(lens, clean, corrupt)),
+            Section::new("Corrupt", "What it runs on.").tokens(marked(lens, corrupt, clean)),
             map,
             Section::new("Largest effects", "").table(columns, rows),
         ],

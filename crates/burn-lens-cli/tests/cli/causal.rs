@@ -163,3 +163,69 @@ fn what_does_not_fit_is_explained() {
         assert!(error.contains(said), "{arguments:?}: {error}");
     }
 }
+
+fn edges(more: &[&'static str]) -> Vec<&'static str> {
+    let mut arguments = PAIR.to_vec();
+    arguments[0] = "edges";
+    [&arguments[..], more].concat()
+}
+
+#[test]
+fn circuits_are_found_by_every_method() {
+    for (method, threshold) in [("acdc", "0.3,2"), ("eap", "0.3,2"), ("eap-ig", "0.3,2")] {
+        let found = json_in(Path::new("."), &edges(&["--method", method, "--threshold", threshold]));
+        let circuits = found["circuits"].as_array().unwrap();
+        assert_eq!(circuits.len(), 2, "{method}");
+        let [small, large] = [1, 0].map(|at| circuits[at]["edges"].as_array().unwrap());
+        assert!(small.len() <= large.len() && large.len() < 40, "{method}: {found}");
+        assert!(circuits[0]["faithfulness"].as_f64().unwrap() > 0.5, "{method}: {found}");
+        // What the name is goes from the token-before head into the mover, and from there out.
+        for (from, to) in [("L0H0", "L1H2.v"), ("L1H2", "logits")] {
+            assert!(large.iter().any(|edge| edge["from"] == from && edge["to"] == to), "{method}: {found}");
+        }
+        assert_eq!(found["scores"].is_null(), method == "acdc");
+    }
+}
+
+#[test]
+fn circuits_are_drawn() {
+    let folder = folder();
+    let arguments = edges(&[
+        "--threshold",
+        "1,1000",
+        "--svg",
+        "circuit.svg",
+        "--dot",
+        "circuit.dot",
+        "--html",
+        "page.html",
+        "--save",
+        "circuit.json",
+    ]);
+    let text = ok_in(folder.path(), &arguments);
+    assert!(text.contains("faithfulness") && text.contains("no edge is left"), "{text}");
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let svg = read("circuit-1.svg");
+    assert!(svg.starts_with("<svg") && svg.contains("L0H0") && svg.contains("attention 1"), "{svg}");
+    assert!(read("circuit-1.dot").starts_with("digraph"));
+    let page = read("page.html");
+    assert!(page.contains("<svg class=\"graph\"") && page.contains("Mary") && !page.contains("https:"));
+    let saved: serde_json::Value = serde_json::from_str(&read("circuit.json")).unwrap();
+    assert_eq!(saved["method"], "eap-ig");
+    // Of a circuit without edges there is nothing to draw.
+    assert!(!folder.path().join("circuit-1000.svg").exists());
+}
+
+#[test]
+fn edges_that_do_not_fit_are_explained() {
+    for (code, more, said) in [
+        (2, &[][..], "--threshold"),
+        (1, &["--threshold=-1"][..], "at least 0"),
+        (1, &["--threshold", "1", "--steps", "0"][..], "at least one step"),
+        (1, &["--threshold", "1", "--metric", "rank"][..], "no gradient"),
+        (2, &["--threshold", "1", "--method", "guess"][..], "acdc"),
+    ] {
+        let error = fails(code, Path::new("."), &edges(more));
+        assert!(error.contains(said), "{more:?}: {error}");
+    }
+}

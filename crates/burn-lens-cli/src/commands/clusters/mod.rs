@@ -11,7 +11,6 @@ use burn_lens::{
     Pretrained,
     analysis::clusters::{Examples, Selection, Swept, sweep},
     hooks::HookedModel,
-    io::write_atomically,
 };
 use burn_lens_viz::{QuadrantFigure, VizError};
 use serde_json::{Value, json};
@@ -21,6 +20,7 @@ pub(crate) use args::ClustersArgs;
 use crate::{
     commands::train::checkpoints,
     error::{CliError, check_folder},
+    files::{beside, write_bytes},
     load::load,
     progress::Progress,
     report::Report,
@@ -188,17 +188,3 @@ fn pictures(args: &ClustersArgs, place: &Place<'_>, many: bool) -> Result<Vec<Pa
 
 /// A picture's bytes.
 type Draw = Result<Vec<u8>, VizError>;
-
-/// `figure.svg` with something before its extension.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    if suffix.is_empty() {
-        return path.to_owned();
-    }
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy()));
-    path.with_file_name(format!("{stem}{suffix}{extension}"))
-}
-
-fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    Ok(write_atomically(path, |file| file.write_all(bytes))?)
-}
