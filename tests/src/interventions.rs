@@ -22,10 +22,10 @@ use burn_lens_testkit::finest;
 
 use crate::activation_cache_models::{Bigram, random_config, with_random_weights};
 
-const POS: usize = 6;
+pub(crate) const POS: usize = 6;
 
 /// A model with windows, grouped queries, rotation, norms on queries and keys, soft-caps, clamps, sinks.
-fn random_model(choice: [usize; 8], extras: usize, seed: u64) -> HookedTransformer {
+pub(crate) fn random_model(choice: [usize; 8], extras: usize, seed: u64) -> HookedTransformer {
     let mut config = random_config(choice, seed);
     let has = |bit: usize| extras >> bit & 1 == 1;
     let attention = &mut config.attention;
@@ -123,7 +123,7 @@ fn plain(engine: &Engine<'_, HookedTransformer>, cell: &[Intervention]) -> Vec<f
     engine.sweep(&sweep).unwrap().cells[0].clone()
 }
 
-fn close(found: &[f64], expected: &[f64]) -> bool {
+pub(crate) fn close(found: &[f64], expected: &[f64]) -> bool {
     let tolerance = if finest() == FloatType::F64 { 1e-9 } else { 1e-4 };
     let near =
         |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * b.abs().max(1.0) || (a.is_nan() && b.is_nan());

@@ -13,6 +13,7 @@ mod circuit_search;
 mod circuits;
 mod clusters;
 mod common;
+mod feature_interventions;
 mod formats;
 mod generation;
 mod gradients;

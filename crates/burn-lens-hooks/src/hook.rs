@@ -67,6 +67,8 @@ pub(crate) enum Action<'a> {
 pub(crate) struct Splice {
     pub(crate) host: HookPoint,
     pub(crate) fires: Vec<HookPoint>,
+    /// Whether what it does at a position depends on that position alone.
+    pub(crate) by_position: bool,
 }
 
 /// A function at some hook points: reads or edits the activation, or its gradient.
@@ -162,8 +164,19 @@ impl<'a> Hook<'a> {
         fires: Vec<HookPoint>,
         f: impl FnMut(AnyTensor, &mut Hooks<'_>) -> Result<Option<AnyTensor>, RunError> + Send + 'a,
     ) -> Self {
-        let action = Action::Splice(Splice { host, fires }, Box::new(f));
+        let action = Action::Splice(Splice { host, fires, by_position: false }, Box::new(f));
         Self { selector: host.into(), action, prepend: false }
+    }
+
+    /// Says of a splice that what it does at a position depends on the activation there alone: neither
+    /// on other positions, prompts or hook points, nor on earlier calls. Passes over a part of the
+    /// positions can then have it. Other hooks stay what they are.
+    #[must_use]
+    pub fn by_position(mut self) -> Self {
+        if let Action::Splice(splice, _) = &mut self.action {
+            splice.by_position = true;
+        }
+        self
     }
 
     /// Puts this hook before all that are registered at the same point so far.

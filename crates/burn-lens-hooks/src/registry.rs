@@ -94,6 +94,18 @@ impl HookRegistry {
         self.len() == 0
     }
 
+    /// Where something is spliced in, and what fires there, if nothing else is installed and all of it
+    /// works position by position ([`Hook::by_position`]): what a partial pass can have, too.
+    #[must_use]
+    pub fn splices_by_position(&self) -> Option<Vec<(HookPoint, Vec<HookPoint>)>> {
+        let state = self.state();
+        let splices = state.entries.iter().map(|entry| match &entry.action {
+            Installed::Splice(splice, _) if splice.by_position => Some((splice.host, splice.fires.clone())),
+            _ => None,
+        });
+        splices.collect()
+    }
+
     pub(crate) fn installed(&self) -> Vec<(Selector, Installed, bool)> {
         let state = self.state();
         state.entries.iter().map(|e| (e.selector.clone(), e.action.clone(), e.prepend)).collect()

@@ -63,7 +63,7 @@ impl Firing {
         mut self,
         splices: impl IntoIterator<Item = &'s Splice>,
     ) -> Result<Self, RunError> {
-        for Splice { host, fires } in splices {
+        for Splice { host, fires, .. } in splices {
             if let Some(point) = fires.iter().find(|point| self.always.contains(point)) {
                 return Err(RunError::Options(format!(
                     "two dictionaries are to be spliced in at one hook: `{point}` would fire twice"

@@ -12,15 +12,18 @@
 //! - **Batching.** Cells under way at the same block are stacked along the batch axis, those that
 //!   start later joining, up to a memory budget.
 //!
-//! Whatever this does not cover (interventions outside the blocks, models without
-//! [`HookedModel::partial`], hooks that are installed on the model) is run in full.
+//! Dictionaries that are installed on the model, position by position
+//! ([`Hook::by_position`](burn_lens_hooks::Hook::by_position)), are in these passes, too. Whatever this
+//! does not cover (interventions outside the blocks, models without [`HookedModel::partial`], other
+//! hooks that are installed on the model) is run in full.
 
 use std::time::Duration;
 
-use burn_lens_hooks::{Frame, HookRegistry, HookedModel, Input, ReturnType, RunOptions};
+use burn_lens_hooks::{Frame, HookedModel, Input, ReturnType, RunOptions, Wiring};
 
 use super::{
     Intervention, Metric, OnProgress, Sweep, SweepResult, SweepState, plan::Prepared, readout::Readout,
+    spliced::Spliced,
 };
 use crate::AnalysisError;
 
@@ -159,15 +162,20 @@ impl<'m, M: HookedModel + ?Sized> Engine<'m, M> {
         Ok(result.cells.into_iter().next().unwrap_or_default())
     }
 
-    /// Whether blocks can be run alone.
-    pub(super) fn can_reuse(&self) -> bool {
+    /// What is spliced into blocks that can be run alone; `None` where they cannot.
+    pub(super) fn reusable(&self) -> Option<(Wiring, Spliced)> {
         let [batch, pos] = self.input.batch_pos();
         let attention_mask = self.run.attention_mask.clone();
         let frame = Frame { batch, pos, first_pos: 0, first_read: 0, attention_mask };
-        self.model.registry().is_none_or(HookRegistry::is_empty)
-            && self.model.wiring().is_some()
-            && self.readout.reads_stream()
-            && self.model.partial(&frame).is_ok_and(|pass| pass.is_some())
+        let wiring = self.model.wiring().filter(|_| self.readout.reads_stream())?;
+        let spliced = Spliced::of(self.model, &wiring)?;
+        let has_blocks = self.model.partial(&frame).is_ok_and(|pass| pass.is_some());
+        has_blocks.then_some((wiring, spliced))
+    }
+
+    /// The first position that is read at the end.
+    pub(super) fn first_read(&self) -> usize {
+        if self.options.reuse.readout { self.readout.first } else { 0 }
     }
 }
 

@@ -25,6 +25,7 @@ mod plan;
 mod prune;
 mod readout;
 mod run;
+mod spliced;
 mod steering;
 mod sweep;
 mod tasks;

@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     Cost, Engine, Intervention, Sweep, SweepState,
     apply::{Bound, Differences},
+    spliced::Spliced,
 };
 use crate::AnalysisError;
 
@@ -61,17 +62,20 @@ pub struct Prepared<'e, 'm, M: ?Sized> {
     pub(super) dims: ModelDims,
     pub(super) shape: [usize; 2],
     pub(super) key_values: RefCell<HashMap<usize, Arc<KeyValues>>>,
+    pub(super) spliced: Spliced,
     base_time: Duration,
 }
 
 impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
     pub(super) fn new(engine: &'e Engine<'m, M>, sweep: &'e Sweep) -> Result<Self, AnalysisError> {
         let (model, dims, shape) = (engine.model, engine.model.dims(), engine.input.batch_pos());
-        let wiring = model.wiring().filter(|_| engine.can_reuse());
+        let (wiring, spliced) = engine.reusable().unzip();
+        let spliced = spliced.unwrap_or_default();
         let points: BTreeSet<HookPoint> = sweep.cells.iter().flatten().flatten().map(|i| i.at).collect();
         let mut names: Vec<HookPoint> = points.iter().copied().collect();
         if let Some(wiring) = &wiring {
-            names.extend((0..dims.n_layers).map(HookPoint::ResidPre));
+            let streams = (0..dims.n_layers).flat_map(|at| [HookPoint::ResidPre(at), spliced.entering(at)]);
+            names.extend(streams);
             names.push(HookPoint::ResidPost(dims.n_layers - 1));
             for point in &points {
                 let Some(layer) = point.layer() else { continue };
@@ -90,12 +94,27 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
         let mut differences = Differences::default();
         let plan = |cell: &Option<Vec<Intervention>>| match cell {
             None => Ok(None),
-            Some(cell) => plan(cell, engine, wiring.as_ref(), &cache, &mut differences),
+            Some(cell) => {
+                plan(cell, engine, wiring.as_ref().map(|w| (w, &spliced)), &cache, &mut differences)
+            }
         };
         let planned = sweep.cells.iter().map(plan).collect::<Result<Vec<_>, AnalysisError>>()?;
         let fingerprint = sweep.fingerprint(&base);
         let key_values = RefCell::default();
-        Ok(Self { engine, sweep, cache, base, fingerprint, planned, dims, shape, key_values, base_time })
+        let made = Self {
+            engine,
+            sweep,
+            cache,
+            base,
+            fingerprint,
+            planned,
+            dims,
+            shape,
+            key_values,
+            spliced,
+            base_time,
+        };
+        Ok(made)
     }
 
     /// What the sweep will take.
@@ -155,7 +174,9 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
     fn bytes(&self, first_pos: usize) -> usize {
         let ModelDims { d_model, d_mlp, n_heads, d_head, .. } = self.dims;
         let [batch, pos] = self.shape;
-        let token = 6 * d_model + 3 * d_mlp + 4 * n_heads * d_head + 3 * n_heads * pos;
+        let features = self.cache.iter().filter(|(point, _)| matches!(point, HookPoint::Sae(..)));
+        let features = features.filter_map(|(_, x)| x.shape().last().copied()).max().unwrap_or(0);
+        let token = 6 * d_model + 3 * d_mlp + 4 * n_heads * d_head + 3 * n_heads * pos + 3 * features;
         let size = self.cache.iter().map(|(_, x)| x.dtype().size()).max().unwrap_or(4);
         batch * (pos - first_pos) * token * size
     }
@@ -225,7 +246,7 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
 fn plan<M: HookedModel + ?Sized>(
     cell: &[Intervention],
     engine: &Engine<'_, M>,
-    wiring: Option<&Wiring>,
+    partial: Option<(&Wiring, &Spliced)>,
     cache: &ActivationCache,
     differences: &mut Differences,
 ) -> Result<Option<Planned>, AnalysisError> {
@@ -242,11 +263,17 @@ fn plan<M: HookedModel + ?Sized>(
             bounds.retain(|bound| bound.first_pos.is_some());
         }
     }
-    let causal = wiring.is_some_and(|wiring| wiring.causal);
-    let first_pos = bounds.iter().filter_map(|bound| bound.first_pos).min().unwrap_or(0);
-    let first_pos = if reuse.positions && causal { first_pos } else { 0 };
+    let causal = partial.is_some_and(|(wiring, _)| wiring.causal);
+    let mut first_pos = bounds.iter().filter_map(|bound| bound.first_pos).min().unwrap_or(0);
+    if !reuse.positions || !causal {
+        first_pos = 0;
+    } else if partial.is_some_and(|(_, spliced)| spliced.has(HookPoint::ResidPost(dims.n_layers - 1))) {
+        // What is read before the first change would be the base run's stream, which is taken before
+        // anything is spliced in behind it.
+        first_pos = first_pos.min(engine.first_read());
+    }
     let mut planned = Planned { bounds, first_pos, first_layer: 0, entry: Entry::Pre, full: true };
-    let Some(wiring) = wiring else { return Ok(Some(Planned { first_pos: 0, ..planned })) };
+    let Some((wiring, _)) = partial else { return Ok(Some(Planned { first_pos: 0, ..planned })) };
     let points: Vec<HookPoint> = planned.bounds.iter().map(|bound| bound.point).collect();
     let Some(first_layer) = points.iter().map(|point| point.layer()).min().flatten() else {
         return Ok(Some(Planned { first_pos: 0, ..planned }));
@@ -265,9 +292,10 @@ fn is_fork(point: HookPoint) -> bool {
 }
 
 /// From where in its block an intervention at `point` is computed.
-fn entry(point: HookPoint, wiring: &Wiring, dims: &ModelDims) -> Entry {
+pub(super) fn entry(point: HookPoint, wiring: &Wiring, dims: &ModelDims) -> Entry {
     let sequential = wiring.layout == BlockLayout::Sequential && dims.d_mlp > 0;
     match point {
+        HookPoint::Sae(host, _) => entry(host.point(), wiring, dims),
         HookPoint::AttnZ(_)
         | HookPoint::AttnResult(_)
         | HookPoint::Ln1PostScale(_)

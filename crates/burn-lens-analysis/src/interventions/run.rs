@@ -42,7 +42,7 @@ impl<M: HookedModel + ?Sized> Prepared<'_, '_, M> {
         let engine = self.engine;
         let [batch, pos] = self.shape;
         let first_pos = chunk.first_pos;
-        let read = if engine.options.reuse.readout { engine.readout.first } else { 0 };
+        let read = engine.first_read();
         let first_read = read.max(first_pos);
         let attention_mask = engine.run.attention_mask.clone();
         let frame = Frame { batch, pos, first_pos, first_read, attention_mask };
@@ -112,13 +112,15 @@ impl<M: HookedModel + ?Sized> Prepared<'_, '_, M> {
             return Ok(wave.pass.block_at_reads(layer, resid.clone(), past));
         }
         let hooks = self.hooks(layer, &stack.cells, wave.first_pos);
-        let mut hooks = if hooks.is_empty() {
+        let model = self.engine.model;
+        let registry = model.registry().filter(|_| self.spliced.has_layer(layer));
+        let mut hooks = if hooks.is_empty() && registry.is_none() {
             Hooks::none()
         } else {
-            Hooks::resolve(hooks, None, &self.engine.model.firing())?
+            Hooks::resolve(hooks, registry, &model.firing())?
         };
         let post = wave.pass.block(layer, stack.entry.clone(), past, &mut hooks);
-        hooks.finish(None)?;
+        hooks.finish(registry)?;
         if !last {
             return Ok(post);
         }
@@ -141,7 +143,9 @@ impl<M: HookedModel + ?Sized> Prepared<'_, '_, M> {
         let mut stacks = Vec::new();
         let pre = by(Entry::Pre);
         let last = layer + 1 == self.dims.n_layers;
-        let edited = |at: usize| self.planned(at).bounds.iter().any(|b| b.point.layer() == Some(layer));
+        let hooked = self.spliced.has_layer(layer);
+        let edited =
+            |at: usize| hooked || self.planned(at).bounds.iter().any(|b| b.point.layer() == Some(layer));
         match flight {
             Some(flight)
                 if last && wave.first_read > wave.first_pos && !flight.cells.iter().any(|&at| edited(at)) =>
@@ -174,7 +178,7 @@ impl<M: HookedModel + ?Sized> Prepared<'_, '_, M> {
         }
         let (z, mid) = (by(Entry::Z), by(Entry::Mid));
         if !z.is_empty() {
-            let resid_pre = self.base_rows(HookPoint::ResidPre(layer), z.len(), wave)?;
+            let resid_pre = self.base_rows(self.spliced.entering(layer), z.len(), wave)?;
             let mixed: Tensor<4> = self.cache.tensor(HookPoint::AttnZ(layer))?;
             let mixed = mixed.narrow(1, wave.first_pos, self.shape[1] - wave.first_pos);
             let entry = BlockEntry::AttnZ { resid_pre, z: mixed.repeat_dim(0, z.len()) };
@@ -203,7 +207,7 @@ impl<M: HookedModel + ?Sized> Prepared<'_, '_, M> {
         if let Some(known) = self.key_values.borrow().get(&layer) {
             return Ok(Arc::clone(known));
         }
-        let resid: Tensor<3> = self.cache.tensor(HookPoint::ResidPre(layer))?;
+        let resid: Tensor<3> = self.cache.tensor(self.spliced.entering(layer))?;
         let made = Arc::new(pass.key_values(layer, &resid));
         self.key_values.borrow_mut().insert(layer, Arc::clone(&made));
         Ok(made)

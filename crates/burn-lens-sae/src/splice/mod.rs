@@ -203,8 +203,10 @@ pub fn sae_hooks<M: HookedModel + ?Sized>(
                 Ok(None)
             }));
         }
+        let alone = from == to && spliced.exclude_tokens.is_empty() && !spliced.sae.reads_context();
         let run = Run { spliced: spliced.clone(), host, transcodes: from != to, state };
-        hooks.push(Hook::splice(to, run.fires(), move |x, hooks| run.at(x, hooks)));
+        let hook = Hook::splice(to, run.fires(), move |x, hooks| run.at(x, hooks));
+        hooks.push(if alone { hook.by_position() } else { hook });
     }
     // A transcoder reads what another dictionary made of its input, where there is one.
     hooks.extend(readers);
