@@ -20,6 +20,7 @@ mod gradients;
 mod hooks;
 mod in_context;
 mod in_context_training;
+mod intervention_layouts;
 mod interventions;
 mod invariants;
 mod parity_hf;
