@@ -1,8 +1,12 @@
 //! Patching sweeps at GPT-2 small's shape, and what each kind of reuse saves:
 //! `benches/peers/peer_patching.py` measures the same with TransformerLens.
 //!
-//! Wall-clock and processor time, since others may use the machine. Where `every` is more than one, that
-//! many cells stand for all, evenly drawn, and times are scaled.
+//! Each step adds one part: a plain loop of hooked runs, blocks alone (the same work cell by cell), then
+//! what is reused. The times of the first against TransformerLens's are what the kernels give. The table
+//! at the end is that of `docs/interventions.md`.
+//!
+//! Wall-clock and processor time, since others may use the machine. Where `every` is more than one, every
+//! so-manieth cell stands for all, and times are scaled.
 
 use std::{sync::Arc, time::Instant};
 
@@ -29,33 +33,58 @@ fn main() {
     let device = device();
     let model = GPT2_SMALL.model(&device);
     let clean = GPT2_SMALL.tokens(BATCH, POS, &device);
+    let mut table = Vec::new();
     for first in [0, 4] {
         println!("\nprompts differ from position {first} on");
         let corrupt = changed(&clean, first);
-        let all = Reuse::default();
-        let none = Reuse { layers: false, positions: false, readout: false, batching: false };
-        let steps = [
-            ("nothing", none, 12),
-            ("+ layers", Reuse { layers: true, ..none }, 12),
-            ("+ positions", Reuse { layers: true, positions: true, ..none }, 12),
-            ("+ readout", Reuse { batching: false, ..all }, 6),
-            ("+ batching", all, 1),
-        ];
         for patch in [Patch::Head(HeadPart::Out), Patch::ResidPre, Patch::HeadByPos(HeadPart::Out)] {
             let names = CacheOptions::names(patch.hooks(&model));
             let from =
                 model.run_with_cache(&(&clean).into(), &RunOptions::default(), &names).expect("a run").1;
             let sweep = patching_sweep(&model, patch, &Arc::new(from), POS).expect("the model has it");
-            for (name, reuse, every) in steps {
-                // Single cells by position are the same work as those of the other two.
-                if matches!(patch, Patch::HeadByPos(_)) && name != "+ batching" {
-                    continue;
-                }
-                run(&model, &corrupt, (patch, name), (&sweep, every), reuse);
-            }
+            // A cell by position is as much work as one over all positions.
+            let times = if sweep.cells.len() > 1000 { 12 } else { 1 };
+            let seconds = STEPS.map(|(name, reuse, every)| {
+                let every = if name == "+ batching" { every } else { every * times };
+                run(&model, &corrupt, (patch, name), (&sweep, every), reuse)
+            });
+            table.push((patch, first, seconds));
         }
     }
+    print_table(&table);
     println!("\npeak {} MB", peak_mb());
+}
+
+/// What each step reuses, none for a plain loop; and of how many cells one stands for all.
+const STEPS: [(&str, Option<Reuse>, usize); 6] = {
+    let none = Reuse { layers: false, positions: false, readout: false, batching: false };
+    let layers = Reuse { layers: true, ..none };
+    let positions = Reuse { positions: true, ..layers };
+    let readout = Reuse { readout: true, ..positions };
+    [
+        ("plain loop", None, 12),
+        ("blocks", Some(none), 12),
+        ("+ layers", Some(layers), 12),
+        ("+ positions", Some(positions), 12),
+        ("+ readout", Some(readout), 6),
+        ("+ batching", Some(Reuse { batching: true, ..readout }), 1),
+    ]
+};
+
+/// Wall-clock seconds of each sweep by step, and what each step gains over the one before.
+fn print_table(rows: &[(Patch, usize, [f64; STEPS.len()])]) {
+    let names: Vec<&str> = STEPS.iter().map(|(name, ..)| *name).collect();
+    println!("\n| Sweep, prompts that differ from | {} | Whole gain |", names.join(" | "));
+    println!("|---|{}---|", "---|".repeat(names.len()));
+    for (patch, first, seconds) in rows {
+        let cell = |at: usize| match at {
+            0 => format!("{:.1} s", seconds[0]),
+            at => format!("{:.1} s (× {:.2})", seconds[at], seconds[at - 1] / seconds[at]),
+        };
+        let cells: Vec<String> = (0..seconds.len()).map(cell).collect();
+        let whole = seconds[0] / seconds[seconds.len() - 1];
+        println!("| `{patch}`, position {first} | {} | × {whole:.1} |", cells.join(" | "));
+    }
 }
 
 fn run(
@@ -63,25 +92,30 @@ fn run(
     corrupt: &Tensor<2, Int>,
     (patch, name): (Patch, &str),
     (sweep, every): (&Sweep, usize),
-    reuse: Reuse,
-) {
+    reuse: Option<Reuse>,
+) -> f64 {
     let metric = Metric::logit_diff([11], [7]);
-    let options = EngineOptions { reuse, ..EngineOptions::default() };
+    let options = EngineOptions { reuse: reuse.unwrap_or_default(), ..EngineOptions::default() };
     let engine = Engine::new(model, corrupt, &RunOptions::default(), &metric, options).expect("it fits");
     let cells: Vec<_> = sweep.cells.iter().skip(every / 2).step_by(every).cloned().collect();
     let count = cells.len();
     let part = Sweep { axes: vec![SweepAxis::counted("cell", count)], cells };
+    // A hook that changes nothing: with it, cells are whole runs with hooks.
+    let idle = Hook::read(HookPoint::ResidPre(0), |_: &Tensor<3>, _: &mut HookContext<'_>| {});
+    let plain = reuse.is_none().then(|| model.hook_scope(vec![idle]).expect("it fires"));
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let result = engine.sweep(&part).expect("a sweep");
     let scale = sweep.cells.len() as f64 / count as f64;
     let (wall, cpu) = (start.elapsed().as_secs_f64() * scale, (cpu_seconds() - cpu) * scale);
     let cost = engine.prepare(&part).expect("it fits").cost();
+    drop(plain);
     println!(
         "{patch:<24} {name:<12} {:>5} cells {wall:>8.2} s wall {cpu:>8.2} s processor  predicted {:>7.1} passes  (every {every})",
         sweep.cells.len(),
         cost.forwards * scale,
     );
     assert!(result.values().iter().all(|value| value.is_finite()), "a sweep gives numbers");
+    wall
 }
 
 /// The tokens with every one from `first` on exchanged.
