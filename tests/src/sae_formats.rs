@@ -236,8 +236,29 @@ fn a_cross_layer_transcoder_is_read_from_many_files() {
         |folder: &Path| burn_lens::load_cross_layer_transcoder(folder, &options()).unwrap_err().to_string();
     let found = error(folder.path());
     assert!(found.contains("`W_dec_1` is missing"), "{found}");
+    let configured = |text: &str| std::fs::write(folder.path().join("config.yaml"), text).unwrap();
     save("W_dec_1.safetensors", &[("W_dec_1", &[5, 1, 3])]);
-    assert_eq!(burn_lens::load_cross_layer_transcoder(folder.path(), &options()).unwrap().n_layers(), 2);
+    let load = || burn_lens::load_cross_layer_transcoder(folder.path(), &options()).unwrap();
+    let (plain, hook) = (load(), |hook: &str| hook.parse().unwrap());
+    assert_eq!((plain.n_layers(), plain.model_name()), (2, None));
+    assert_eq!(plain.hook_in(1).unwrap(), hook("blocks.1.hook_resid_mid"));
+    configured(
+        "# of the stream before the MLP\nmodel_name: \"org/tiny\"\nmodel_kind: cross_layer_transcoder\n\
+         feature_input_hook: ln2.hook_normalized\nfeature_output_hook: 'hook_mlp_out'\nscan: [a, b]\n",
+    );
+    let named = load();
+    assert_eq!(named.model_name(), Some("org/tiny"));
+    assert_eq!(named.hook_in(0).unwrap(), hook("blocks.0.ln2.hook_normalized"));
+    assert_eq!(named.hook_out(1).unwrap(), hook("blocks.1.hook_mlp_out"));
+    for (config, said) in [
+        ("model_kind: transcoder_set", "cross_layer_transcoder"),
+        ("feature_input_hook: hook_nowhere", "does not exist"),
+        ("feature_input_hook: [3", "YAML"),
+    ] {
+        configured(config);
+        assert!(error(folder.path()).contains(said), "{}", error(folder.path()));
+    }
+    std::fs::remove_file(folder.path().join("config.yaml")).unwrap();
     save("more.safetensors", &[("W_dec_1", &[5, 1, 3])]);
     let found = error(folder.path());
     assert!(found.contains("more.safetensors") && found.contains("W_dec_1"), "{found}");

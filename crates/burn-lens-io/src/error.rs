@@ -47,6 +47,14 @@ pub enum IoError {
         /// Where and why.
         source: Source,
     },
+    /// A YAML file is not YAML, or not of the expected form.
+    #[error("{} is not the YAML that was expected", path.display())]
+    Yaml {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Source,
+    },
     /// A settings file is neither TOML nor JSON by its name.
     #[error("{} should end in .toml or .json", path.display())]
     SettingsFormat {

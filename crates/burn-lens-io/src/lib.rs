@@ -5,7 +5,7 @@
 //! - [`Tokenizer`]: text to token ids and back, with `TransformerLens`'s rules for the BOS token
 //! - [`resolve`], [`resolve_dictionary`]: a hub name or a path, to a path (feature `hub`, on by default)
 //! - [`DictionaryFiles`]: which files of a folder are a sparse autoencoder
-//! - [`read_settings`]: what a user wrote in TOML or JSON
+//! - [`read_settings`]: what a user wrote in TOML or JSON; [`read_yaml_texts`]: what others wrote in YAML
 //! - [`save_safetensors`], [`read_safetensors`], [`write_atomically`]: results, to disk and back
 //! - [`TensorFolder`]: intermediate results that a run leaves behind, each whole or not there
 //!
@@ -23,6 +23,7 @@ mod saving;
 mod settings;
 mod tensor_folder;
 mod tokenizer;
+mod yaml;
 
 pub use checkpoint::{Access, Checkpoint, torch_values};
 pub use dictionary_files::DictionaryFiles;
@@ -34,3 +35,4 @@ pub use tensor_folder::{TensorFolder, create_folder, read_gzip, read_text, write
 pub use tokenizer::{
     Occurrence, PaddingSide, StrToken, TokenBatch, TokenInput, TokenOptions, TokenRef, Tokenizer,
 };
+pub use yaml::read_yaml_texts;

@@ -5,10 +5,11 @@
 //! Source: Ameisen et al. (2025), "Circuit Tracing"; the files are those that circuit-tracer reads.
 
 use burn::tensor::Tensor;
+use burn_lens_hooks::HookPoint;
 use burn_lens_tensor::{WeightError, Weights};
 
 use crate::{
-    SaeError, SaeOptions,
+    SaeError, SaeOptions, Settings,
     autoencoder::{along, linear},
     crosscoder::{Stacks, activated},
     features::SparseRows,
@@ -18,6 +19,10 @@ use crate::{
 /// A cross-layer transcoder.
 #[derive(Clone, Debug)]
 pub struct CrossLayerTranscoder {
+    name: String,
+    model_name: Option<String>,
+    /// What it reads and writes, without the block.
+    hooks: [String; 2],
     layers: Vec<Layer>,
 }
 
@@ -38,12 +43,27 @@ struct Layer {
 impl CrossLayerTranscoder {
     /// Reads one: for each layer `W_enc_{l} [d_sae, d_model]`, `b_enc_{l}`, `b_dec_{l}`,
     /// `W_dec_{l} [d_sae, layer, d_model]`, whose layers are this one and the later ones, and, if it
-    /// is there, `threshold_{l}`.
+    /// is there, `threshold_{l}`; and, of its configuration, `feature_input_hook` and
+    /// `feature_output_hook` (`hook_resid_mid` and `hook_mlp_out`, as in circuit-tracer, if not given)
+    /// and `model_name`.
     ///
     /// # Errors
     ///
-    /// If a weight is missing, surplus or of another shape.
-    pub fn read(weights: &mut dyn Weights, options: &SaeOptions) -> Result<Self, SaeError> {
+    /// If a weight is missing, surplus or of another shape, or the configuration is of something else.
+    pub fn read(
+        weights: &mut dyn Weights,
+        settings: &Settings,
+        options: &SaeOptions,
+    ) -> Result<Self, SaeError> {
+        /// Its `model_kind`.
+        const KIND: &str = "cross_layer_transcoder";
+        if let Some(kind) = settings.text("model_kind")?.filter(|kind| *kind != KIND) {
+            return Err(settings.wrong("model_kind", &kind.into(), KIND));
+        }
+        let hook =
+            |key: &str, default: &str| Ok::<_, SaeError>(settings.text(key)?.unwrap_or(default).to_owned());
+        let hooks =
+            [hook("feature_input_hook", "hook_resid_mid")?, hook("feature_output_hook", "hook_mlp_out")?];
         let n_layers = weights.names().iter().filter(|name| name.starts_with("W_enc_")).count();
         if n_layers == 0 {
             weights.get("W_enc_0", &[1, 1])?; // names what is there
@@ -56,7 +76,42 @@ impl CrossLayerTranscoder {
         if !unread.is_empty() {
             return Err(WeightError::Surplus { origin: weights.origin(), names: unread }.into());
         }
-        Ok(Self { layers })
+        let model_name = settings.text("model_name")?.map(str::to_owned);
+        let found = Self { name: weights.origin(), model_name, hooks, layers };
+        for layer in 0..n_layers {
+            found.hook_in(layer)?;
+            found.hook_out(layer)?;
+        }
+        Ok(found)
+    }
+
+    /// The model that it is of, if its files say so.
+    #[must_use]
+    pub fn model_name(&self) -> Option<&str> {
+        self.model_name.as_deref()
+    }
+
+    /// The activation that a layer's features read.
+    ///
+    /// # Errors
+    ///
+    /// If its files name none that exists.
+    pub fn hook_in(&self, layer: usize) -> Result<HookPoint, SaeError> {
+        self.hook(layer, &self.hooks[0])
+    }
+
+    /// The activation of a layer that its features and those of earlier layers write.
+    ///
+    /// # Errors
+    ///
+    /// If its files name none that exists.
+    pub fn hook_out(&self, layer: usize) -> Result<HookPoint, SaeError> {
+        self.hook(layer, &self.hooks[1])
+    }
+
+    fn hook(&self, layer: usize, name: &str) -> Result<HookPoint, SaeError> {
+        let name = format!("blocks.{layer}.{name}");
+        name.parse().map_err(|source| SaeError::Hook { name: self.name.clone(), source })
     }
 
     /// How many layers it has.

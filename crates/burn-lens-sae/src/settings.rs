@@ -15,7 +15,11 @@ pub struct Settings {
 impl Settings {
     /// Settings of `origin`, which errors name.
     #[must_use]
-    pub fn new(origin: impl Into<String>, values: Map<String, Value>) -> Self {
+    pub fn new<V: Into<Value>>(
+        origin: impl Into<String>,
+        values: impl IntoIterator<Item = (String, V)>,
+    ) -> Self {
+        let values = values.into_iter().map(|(key, value)| (key, value.into())).collect();
         Self { origin: origin.into(), values }
     }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::{Tensor, TensorData};
 use burn_lens_io::{
-    Checkpoint, DictionaryFiles, HubOptions, create_folder, read_safetensors, read_text, resolve_dictionary,
-    save_safetensors, torch_values, write_atomically,
+    Checkpoint, DictionaryFiles, HubOptions, create_folder, read_safetensors, read_text, read_yaml_texts,
+    resolve_dictionary, save_safetensors, torch_values, write_atomically,
 };
 use burn_lens_sae::{
     CrossLayerTranscoder, Crosscoder, SaeFiles, SaeOptions, Settings, SparseAutoencoder, Whitening, read_sae,
@@ -88,7 +88,7 @@ pub fn load_crosscoder(path: impl AsRef<Path>, options: &SaeOptions) -> Result<C
 }
 
 /// Loads a cross-layer transcoder: a folder of `W_enc_{layer}.safetensors` and
-/// `W_dec_{layer}.safetensors`.
+/// `W_dec_{layer}.safetensors`, and its `config.yaml`, if there is one.
 ///
 /// # Errors
 ///
@@ -97,7 +97,14 @@ pub fn load_cross_layer_transcoder(
     folder: impl AsRef<Path>,
     options: &SaeOptions,
 ) -> Result<CrossLayerTranscoder, Error> {
-    Ok(CrossLayerTranscoder::read(&mut Checkpoint::open_all(folder)?, options)?)
+    let folder = folder.as_ref();
+    let config = folder.join("config.yaml");
+    let settings = if config.is_file() {
+        Settings::new(config.display().to_string(), read_yaml_texts(&config)?)
+    } else {
+        Settings::default()
+    };
+    Ok(CrossLayerTranscoder::read(&mut Checkpoint::open_all(folder)?, &settings, options)?)
 }
 
 /// What a `.pt` says beside its tensors.

@@ -12,7 +12,7 @@ use burn_lens_sae::features::{
 };
 use burn_lens_tensor::FloatType;
 
-use crate::common::{Sae, comes_back, extract, model, options, prompts};
+use crate::common::{Random, Sae, comes_back, extract, model, options, prompts};
 
 fn set() -> FeatureSet {
     let model = model("tl-ln", FloatType::F32);
@@ -31,6 +31,19 @@ fn our_own_comes_back_and_other_versions_do_not() {
     assert!(FeatureSet::from_json(&newer).unwrap_err().to_string().contains("schema 2"));
     for wrong in ["", "{}", "[]", "{\"schema\":\"x\"}", "{\"schema\":1}"] {
         assert!(FeatureSet::from_json(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn numbers_come_back_to_the_last_bit() {
+    let mut set = set();
+    let mut random = Random(8);
+    // A fifth of these come back as a neighbour where the parser does not round exactly.
+    let numbers: Vec<f64> = (0..100).map(|_| f64::from(random.number()).exp().powi(40)).collect();
+    for number in numbers {
+        set.features[0].activations.low = number;
+        let read = FeatureSet::from_json(&set.to_json().unwrap()).unwrap();
+        assert_eq!(read.features[0].activations.low.to_bits(), number.to_bits(), "{number}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! Features of several activations, against dictionaries of one.
 
-use burn_lens_sae::{CrossLayerTranscoder, Crosscoder, SaeOptions, SparseAutoencoder, read_sae_lens};
+use burn_lens_sae::{
+    CrossLayerTranscoder, Crosscoder, SaeOptions, Settings, SparseAutoencoder, read_sae_lens,
+};
 use burn_lens_tensor::{
     FloatType, MemoryWeights,
     burn::tensor::{Tensor, TensorData},
@@ -110,7 +112,7 @@ fn a_cross_layer_transcoder_is_the_sum_of_its_pairs() {
     let threshold = TensorData::new(vec![0.5_f64; H], [H]);
     tensors.push(("threshold_1".to_owned(), threshold.clone()));
     let mut weights = MemoryWeights::new(tensors.clone());
-    let clt = CrossLayerTranscoder::read(&mut weights, &options()).unwrap();
+    let clt = CrossLayerTranscoder::read(&mut weights, &Settings::default(), &options()).unwrap();
     assert_eq!(clt.n_layers(), LAYERS);
     let get = |name: String| tensors.iter().find(|(known, _)| *known == name).unwrap().1.clone();
     let x: Vec<Tensor<3>> = (0..LAYERS).map(|_| tensor(&data(&mut random, &[1, 4, D]))).collect();
@@ -139,8 +141,11 @@ fn a_cross_layer_transcoder_is_the_sum_of_its_pairs() {
     }
     assert_eq!(clt.directions(1, 2).dims(), [2, D]);
     tensors.push(("W_skip_0".to_owned(), threshold));
-    let error = CrossLayerTranscoder::read(&mut MemoryWeights::new(tensors), &options()).unwrap_err();
+    let error =
+        CrossLayerTranscoder::read(&mut MemoryWeights::new(tensors), &Settings::default(), &options())
+            .unwrap_err();
     assert!(error.to_string().contains("W_skip_0"), "{error}");
-    let error = CrossLayerTranscoder::read(&mut MemoryWeights::default(), &options()).unwrap_err();
+    let error = CrossLayerTranscoder::read(&mut MemoryWeights::default(), &Settings::default(), &options())
+        .unwrap_err();
     assert!(error.to_string().contains("`W_enc_0` is missing"), "{error}");
 }
