@@ -55,6 +55,32 @@ proptest! {
     }
 
     #[test]
+    fn logits_of_the_last_positions_are_those_of_all(
+        model in 0..MODELS.len(),
+        row in prop::collection::vec(0i64..1000, 3..8),
+        read in 1usize..3,
+        pad in 0usize..2,
+        seen in any::<bool>(),
+    ) {
+        let (model, _) = open(MODELS[model], finest());
+        let last = model.config().n_layers - 1;
+        let tokens = tokens(&[[vec![3; pad], row].concat()], model.config().d_vocab);
+        let [_, pos] = tokens.dims();
+        let mask: Vec<i64> = (0..pos).map(|at| i64::from(at >= pad)).collect();
+        let mask = (pad > 0).then(|| self::tokens(&[mask], 2));
+        let options = |logits_pos: Slice| RunOptions { attention_mask: mask.clone(), logits_pos, ..RunOptions::default() };
+        // A hook at the last block makes it run at every position.
+        let hooks = || match seen {
+            true => vec![Hook::read(HookPoint::ResidPost(last), |_: &AnyTensor, _: &mut HookContext| {})],
+            false => vec![],
+        };
+        let run = |options: &RunOptions| model.run_with_hooks(&(&tokens).into(), options, hooks()).unwrap().into_logits().unwrap();
+        let whole = run(&options(Slice::All)).narrow(1, pos - read, read).into_data();
+        let found = run(&options(Slice::range((pos - read) as isize, pos as isize))).into_data();
+        assert_close("the last positions", &found, &whole, Tolerance::of(finest()));
+    }
+
+    #[test]
     fn right_padding_changes_nothing_and_the_loss_leaves_it_out(row in prop::collection::vec(0i64..1000, 3..6), pad in 1usize..4) {
         let (model, _) = open("tl-bidirectional", finest());
         let d_vocab = model.config().d_vocab;

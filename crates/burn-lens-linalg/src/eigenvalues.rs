@@ -251,16 +251,16 @@ impl Rows {
         if by.three {
             let c = &mut rest[k..=last];
             for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
-                let p = *a + q * *b + r * *c;
-                *a -= p * x;
-                *b -= p * y;
-                *c -= p * z;
+                let p = r.mul_add(*c, q.mul_add(*b, *a));
+                *a = p.mul_add(-x, *a);
+                *b = p.mul_add(-y, *b);
+                *c = p.mul_add(-z, *c);
             }
         } else {
             for (a, b) in a.iter_mut().zip(b) {
-                let p = *a + q * *b;
-                *a -= p * x;
-                *b -= p * y;
+                let p = q.mul_add(*b, *a);
+                *a = p.mul_add(-x, *a);
+                *b = p.mul_add(-y, *b);
             }
         }
     }
@@ -273,15 +273,15 @@ impl Rows {
             let row = &mut self.row_mut(i)[k..];
             if by.three {
                 let [a, b, c] = row.first_chunk_mut::<3>().expect("three columns");
-                let p = x * *a + y * *b + z * *c;
+                let p = z.mul_add(*c, y.mul_add(*b, x * *a));
                 *a -= p;
-                *b -= p * q;
-                *c -= p * r;
+                *b = p.mul_add(-q, *b);
+                *c = p.mul_add(-r, *c);
             } else {
                 let [a, b] = row.first_chunk_mut::<2>().expect("two columns");
-                let p = x * *a + y * *b;
+                let p = y.mul_add(*b, x * *a);
                 *a -= p;
-                *b -= p * q;
+                *b = p.mul_add(-q, *b);
             }
         }
     }
@@ -313,7 +313,7 @@ fn pair(x: f64, y: f64, w: f64, shift: f64) -> [Complex; 2] {
 #[inline(always)]
 fn axpy(y: &mut [f64], a: f64, x: &[f64]) {
     for (y, x) in y.iter_mut().zip(x) {
-        *y += a * x;
+        *y = a.mul_add(*x, *y);
     }
 }
 
@@ -325,7 +325,7 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     for (a, b) in a.iter().zip(b) {
         for lane in 0..8 {
-            sums[lane] += a[lane] * b[lane];
+            sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
         }
     }
     sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()

@@ -55,7 +55,8 @@ impl HookedTransformer {
         let offset = past.as_ref().map_or(0, |past| past.len());
         self.check_interface(input, options)?;
         self.check_input(input, offset)?;
-        let pass = self.pass(input, options, past.as_deref_mut(), offset)?;
+        let read = self.tail(options, &layers, input.batch_pos()[1], |point| hooks.wants(point));
+        let (pass, tail) = self.pass(input, options, past.as_deref_mut(), offset, read)?;
         hooks.set_pos_offset(offset);
         let mut resid = self.residual(input, hooks, &pass)?;
         for layer in layers.start..layers.stop {
@@ -63,7 +64,11 @@ impl HookedTransformer {
                 return Ok(Output::default());
             }
             let past = past.as_mut().map(|past| past.layer(layer));
-            resid = self.blocks[layer].forward(hooks, resid, &pass, past);
+            let block = &self.blocks[layer];
+            resid = match &tail {
+                Some(tail) if layer + 1 == layers.stop => block.forward_tail(resid, &pass, tail, past),
+                _ => block.forward(hooks, resid, &pass, past),
+            };
         }
         if layers.stopped {
             return Ok(Output { resid: Some(resid), ..Output::default() });
@@ -73,10 +78,13 @@ impl HookedTransformer {
         if options.return_type == ReturnType::None && !options.loss_per_token {
             return Ok(Output::default());
         }
+        let normed = match tail {
+            Some(_) => normed, // of the positions that are read
+            None => at_positions(normed, options)?,
+        };
         match &self.ends {
             Ends::Tokens { unembed, .. } => finish(unembed, hooks, normed, input, options),
             Ends::Vectors { read_out, .. } => {
-                let normed = at_positions(normed, &options.logits_pos)?;
                 Ok(Output { logits: Some(read_out.forward(hooks, normed)), ..Output::default() })
             }
         }
@@ -182,7 +190,8 @@ impl HookedTransformer {
         options: &RunOptions,
         past: Option<&mut KvCache>,
         offset: usize,
-    ) -> Result<Pass, RunError> {
+        read: Option<usize>,
+    ) -> Result<(Pass, Option<Pass>), RunError> {
         let [batch, pos] = input.batch_pos();
         let mask = match &options.attention_mask {
             None => None,
@@ -192,7 +201,8 @@ impl HookedTransformer {
             None => mask,
             Some(past) => past.extend_mask(mask, batch, pos),
         };
-        Ok(self.pass_over(mask.as_deref(), offset, pos))
+        let tail = read.map(|read| self.pass_over(mask.as_deref(), offset + pos - read, read));
+        Ok((self.pass_over(mask.as_deref(), offset, pos), tail))
     }
 
     /// A pass over `pos` positions behind `offset` others; `mask` is of all of them.
@@ -266,12 +276,7 @@ fn finish(
         options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both);
     let wants_logits = matches!(options.return_type, ReturnType::Logits | ReturnType::Both);
     if !wants_loss {
-        let stream = at_positions(stream, &options.logits_pos)?;
         return Ok(Output { logits: Some(unembed.forward(hooks, stream)), ..Output::default() });
-    }
-    if options.logits_pos != Slice::All {
-        let reason = "a loss needs the logits of every position: leave RunOptions::logits_pos as it is";
-        return Err(RunError::Options(reason.to_owned()));
     }
     let [batch, pos, _] = stream.dims();
     let tokens = labels(input, options, [batch, pos, unembed.w_u.dims()[1]])?;
@@ -291,9 +296,14 @@ fn finish(
 }
 
 /// The positions of `stream` that logits are wanted for.
-fn at_positions(stream: Tensor<3>, positions: &Slice) -> Result<Tensor<3>, RunError> {
+fn at_positions(stream: Tensor<3>, options: &RunOptions) -> Result<Tensor<3>, RunError> {
+    let positions = &options.logits_pos;
     if *positions == Slice::All {
         return Ok(stream);
+    }
+    if options.loss_per_token || matches!(options.return_type, ReturnType::Loss | ReturnType::Both) {
+        let reason = "a loss needs the logits of every position: leave RunOptions::logits_pos as it is";
+        return Err(RunError::Options(reason.to_owned()));
     }
     let refuse = |error: SliceError| RunError::Options(format!("RunOptions::logits_pos: {error}"));
     Ok(match positions.resolve(stream.dims()[1]).map_err(refuse)? {

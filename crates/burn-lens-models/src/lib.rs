@@ -32,6 +32,7 @@ pub mod processing;
 mod sampling;
 mod source;
 mod stacked;
+mod tail;
 mod transformer;
 
 pub use burn_lens_hooks::Param;

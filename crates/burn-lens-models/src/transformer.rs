@@ -151,6 +151,10 @@ impl HookedTransformer {
         Self::new(self.config.clone(), self.params.clone().map(f))
     }
 
+    pub(crate) fn fires(&self) -> &Firing {
+        self.firing.get_or_init(|| self.list_firing())
+    }
+
     fn list_firing(&self) -> Firing {
         let mut firing = Firing::default();
         match self.ends {
@@ -187,7 +191,7 @@ impl HookedModel for HookedTransformer {
     }
 
     fn firing(&self) -> Firing {
-        self.firing.get_or_init(|| self.list_firing()).clone()
+        self.fires().clone()
     }
 
     fn device(&self) -> Device {

@@ -10,6 +10,7 @@ use crate::{
     HookedTransformer,
     components::{NormKind, Positions},
     config::{BlockLayout, MlpKind},
+    forward::Layers,
 };
 
 /// A walk through the forward pass of one run.
@@ -62,6 +63,11 @@ impl<'a> Walk<'a> {
         let product = |rows: usize, inner: usize, columns: usize| 2 * (rows * inner * columns) as u64;
         let blocks = self.layers[1] - self.layers[0];
         let all = |flops: u64| flops * blocks as u64;
+        // Rows of the last block's own queries, outputs and neurons.
+        let layers = Layers { start: self.layers[0], stop: self.layers[1], stopped: self.stopped };
+        let wants = |point| self.run.kept.contains(&point) || self.run.hooked.contains(&point);
+        let read = self.model.tail(self.run.options, &layers, pos, wants);
+        let computed = batch * (blocks * pos - read.map_or(0, |read| pos - read));
         let attention = &self.model.config.attention;
         let seen: usize = (self.layers[0]..self.layers[1])
             .flat_map(|layer| {
@@ -76,23 +82,23 @@ impl<'a> Walk<'a> {
             shape: shape.to_vec(),
             flops,
         };
-        let rows = self.rows();
         let mut parts = vec![part("embedding", &[batch, pos, d_model], 0)];
         if blocks > 0 {
-            let projections = product(rows, d_model, (n_heads + 2 * n_kv_heads) * d_head);
+            let projections = product(computed, d_model, n_heads * d_head)
+                + all(product(batch * pos, d_model, 2 * n_kv_heads * d_head));
             let mixing = 4 * (batch * seen * n_heads * d_head) as u64;
             let z = [batch, pos, n_heads, d_head];
             let stream = [batch, pos, d_model];
             parts.push(part(
                 "queries, keys, values",
                 &[batch, pos, n_heads + 2 * n_kv_heads, d_head],
-                all(projections),
+                projections,
             ));
             parts.push(part("scores and mixing", &z, mixing));
-            parts.push(part("attention output", &stream, all(product(rows, n_heads * d_head, d_model))));
+            parts.push(part("attention output", &stream, product(computed, n_heads * d_head, d_model)));
             if let Some(mlp) = &self.model.config.mlp {
                 let matrices = if mlp.kind == MlpKind::Gated { 3 } else { 2 };
-                parts.push(part("MLP", &[batch, pos, d_mlp], all(matrices * product(rows, d_model, d_mlp))));
+                parts.push(part("MLP", &[batch, pos, d_mlp], matrices * product(computed, d_model, d_mlp)));
             }
         }
         if self.has_end() {
