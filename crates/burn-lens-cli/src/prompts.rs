@@ -46,6 +46,9 @@ pub(crate) fn corpus(
         return Err(CliError::EmptyText { path: path.clone() });
     }
     let ids = tokenizer.to_tokens(&[text], options)?.ids.concat();
+    if ids.is_empty() {
+        return Err(CliError::EmptyText { path: path.clone() });
+    }
     let n_ctx = lens.model.dims().n_ctx;
     let context = args.context.unwrap_or(LONGEST.min(n_ctx));
     if !(2..=n_ctx).contains(&context) {

@@ -110,7 +110,8 @@ pub struct RunOptions {
     /// Tokens `[batch, pos]` to predict, where the input is not tokens.
     pub labels: Option<Tensor<2, Int>>,
     /// Positions to give logits for; the unembedding and its hooks see no other. An index keeps
-    /// its axis. A loss needs them all.
+    /// its axis. A loss needs them all. Where only the last positions are asked for and nothing is
+    /// to happen at an activation of the last block or behind it, that block computes no others.
     pub logits_pos: Slice,
 }
 

@@ -91,7 +91,7 @@ impl Rows {
                     continue;
                 }
                 let power = ((row / column).log2() / 2.0).round().clamp(-100.0, 100.0);
-                let factor = power.exp2();
+                let factor = 2.0_f64.powi(power as i32);
                 if (column * factor + row / factor) < 0.95 * (column + row) {
                     changed = true;
                     self.row_mut(i).iter_mut().for_each(|x| *x /= factor);

@@ -57,8 +57,10 @@ pub fn svd(m: Tensor<2>) -> Result<Svd, LinalgError> {
 /// The first `count` singular triples of `m`, computed in `f64` on the host: [`svd`], cut off.
 ///
 /// Those of a matrix that is taller than wide and not of `f64` come from the eigenvectors of `MᵀM`, at
-/// a third of the time. Squares lose what is smaller than `1e-8` of the largest singular value, which
-/// is less than `f32` can tell; so each is at most `1e-8` of the largest from what [`svd`] gives.
+/// a third of the time. Squares lose what is smaller than about `1e-8` of the largest singular value,
+/// which is less than `f32` can tell: values differ from those of [`svd`] by about that share of the
+/// largest. Columns of `u` are orthonormal to about `1e-16 (s₁ / s)²`; they say nothing where `s` is below
+/// `1e-8 s₁`, and are 0 where it is 0.
 ///
 /// # Shapes
 ///
@@ -87,8 +89,14 @@ pub fn svd_leading(m: Tensor<2>, count: usize) -> Result<Svd, LinalgError> {
     let values = Host::read(m.unsqueeze_dim::<3>(0), NAME)?.values(0, 0..rows, || NAME.to_owned())?;
     // From the largest.
     let v = Mat::from_fn(cols, count, |i, j| eigen.U()[(i, cols - 1 - j)]);
-    let mut u = MatRef::from_row_major_slice(&values, rows, cols) * &v;
+    let u = MatRef::from_row_major_slice(&values, rows, cols) * &v;
     let s: Vec<f64> = (0..count).map(|j| u.col(j).norm_l2()).collect();
+    // Where they are no more than rounding, norms need not fall as eigenvalues do.
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|&a, &b| s[b].total_cmp(&s[a]));
+    let v = Mat::from_fn(cols, count, |i, j| v[(i, order[j])]);
+    let mut u = Mat::from_fn(rows, count, |i, j| u[(i, order[j])]);
+    let s: Vec<f64> = order.iter().map(|&at| s[at]).collect();
     for (j, &s) in s.iter().enumerate().filter(|(_, s)| **s > 0.0) {
         (0..rows).for_each(|i| u[(i, j)] /= s);
     }

@@ -229,6 +229,9 @@ pub fn sae_lens_config(sae: &dyn SparseAutoencoder) -> String {
             metadata.insert(key.to_owned(), hook.as_str().into());
         }
     }
+    if let Some(head) = config.head {
+        metadata.insert("hook_head_index".to_owned(), head.into());
+    }
     metadata.insert("sae_lens_version".to_owned(), VERSION.into());
     let mut json = json!({
         "architecture": sae.kind(),

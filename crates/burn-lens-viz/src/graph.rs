@@ -148,8 +148,9 @@ impl Graph {
         let left = MARGIN[0] + label as f64 * LETTER + GAP;
         let most = rows.iter().map(|(_, nodes)| nodes.len()).max().unwrap_or(1) as f64;
         let inner = most * NODE[0] + (most - 1.0) * GAP;
-        let width =
-            (left + inner + GAP + MARGIN[0]).max(self.title.chars().count() as f64 * 10.0 + 48.0).max(430.0);
+        let legend: f64 = self.signs.iter().map(|sign| 51.0 + sign.chars().count() as f64 * LETTER).sum();
+        let title = self.title.chars().count() as f64 * 10.0 + 48.0;
+        let width = (left + inner + GAP + MARGIN[0]).max(title).max(24.0 + legend).max(430.0);
         let center = left + (width - left - GAP - MARGIN[0]) / 2.0;
         let height = MARGIN[1] + rows.len() as f64 * ROW - (ROW - NODE[1]) + MARGIN[0] + 8.0;
         let mut layout =
@@ -285,7 +286,7 @@ fn escaped(text: &str) -> String {
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
-            control if control.is_control() => {}
+            forbidden if forbidden.is_control() || matches!(forbidden, '\u{fffe}' | '\u{ffff}') => {}
             other => safe.push(other),
         }
     }

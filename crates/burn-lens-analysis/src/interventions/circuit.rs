@@ -35,7 +35,8 @@ pub struct Circuit {
 pub struct CircuitSweep {
     /// In the order of the thresholds.
     pub circuits: Vec<Circuit>,
-    /// How many runs it took, for all thresholds together.
+    /// How many runs it took, for all thresholds together, besides the two of
+    /// [`EdgeRuns::new`](super::EdgeRuns::new).
     pub runs: usize,
     /// The work done, in whole passes: a run starts at the block that it changes.
     pub work: f64,

@@ -2,7 +2,7 @@
 //!
 //! A sender (the embedding, a head, an MLP) adds what it writes to the stream; a receiver (a head's
 //! query, key or value, an MLP, the logits) reads the sum. The score of an edge is
-//! `(write_clean - write_corrupt) · ∂metric/∂read`.
+//! `(write_other - write_base) · ∂metric/∂read`.
 //!
 //! Sources: Syed et al. (2023), `Attribution patching outperforms automated circuit discovery`; Hanna
 //! et al. (2024), `Have faith in faithfulness` (integrated gradients).
@@ -204,9 +204,9 @@ impl EdgeNodes {
 /// Where the gradients of edge attribution are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EdgeGradients {
-    /// On the base (corrupt) run.
+    /// On the base run.
     Base,
-    /// On the other (clean) run.
+    /// On the other run.
     Other,
     /// The mean over that many steps from the base run's embedding to the other's: EAP-IG.
     Integrated(usize),

@@ -111,7 +111,8 @@ impl<M: HookedModel + ?Sized> EdgeRuns<'_, '_, M> {
         let at = |threshold: f64| -> Result<Circuit, AnalysisError> {
             let score = |&(from, to): &(usize, usize)| (from, to, scores.scores[from * receivers + to]);
             let kept: Vec<Scored> =
-                edges.iter().map(score).filter(|(_, _, score)| score.abs() >= threshold).collect();
+                // What is no number is no reason to leave an edge out, as in pruning.
+                edges.iter().map(score).filter(|(_, _, score)| score.is_nan() || score.abs() >= threshold).collect();
             let kept = on_paths(&self.nodes, &kept);
             Ok(self.named(Some(threshold), &kept, [whole, self.alone(&kept)?, every]))
         };

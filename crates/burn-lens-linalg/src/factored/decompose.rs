@@ -325,7 +325,13 @@ fn scale_columns(m: &mut Mat<f64>, factors: &[f64]) {
 
 /// The sorted eigenvalues of `m`; `None` where the iteration does not converge.
 fn eigenvalues(m: MatRef<'_, f64>) -> Option<Vec<Complex>> {
-    let mut values = crate::eigenvalues::eigenvalues(m)?;
+    /// Up to how many rows an iteration without blocks is the faster one.
+    const SMALL: usize = 256;
+    let small = (m.nrows() <= SMALL).then(|| crate::eigenvalues::eigenvalues(m)).flatten();
+    let mut values = match small {
+        Some(values) => values,
+        None => m.eigenvalues().ok()?.iter().map(|value| Complex { re: value.re, im: value.im }).collect(),
+    };
     Complex::sort(&mut values, |value| *value);
     Some(values)
 }

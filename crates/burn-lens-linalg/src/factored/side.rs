@@ -74,14 +74,25 @@ impl Side {
         Self { map: indices.iter().map(|&i| self.map[i]).collect(), ..self.clone() }
     }
 
-    /// The inner matrices of some leading indices, and no others where those lie beside each other.
+    /// The inner matrices of some leading indices, and no others.
     fn inner_part(&self, leading: Range<usize>) -> Self {
         let map = &self.map[leading];
-        let (Some(&first), Some(&last)) = (map.iter().min(), map.iter().max()) else {
-            return Self { outer: None, inner: self.inner.clone(), map: Vec::new() };
+        let mut distinct = map.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let inner = match *distinct.as_slice() {
+            [] => self.inner.clone(),
+            [first, .., last] if last - first + 1 == distinct.len() => {
+                self.inner.clone().narrow(0, first, distinct.len())
+            }
+            _ => {
+                let indices: Vec<i64> = distinct.iter().map(|&at| at as i64).collect();
+                let indices = TensorData::new(indices, [distinct.len()]);
+                self.inner.clone().select(0, Tensor::<1, Int>::from_data(indices, &self.device()))
+            }
         };
-        let inner = self.inner.clone().narrow(0, first, last + 1 - first);
-        Self { outer: None, inner, map: map.iter().map(|&at| at - first).collect() }
+        let map = map.iter().map(|at| distinct.partition_point(|other| other < at)).collect();
+        Self { outer: None, inner, map }
     }
 
     /// `t · self` with a `t` that all leading indices share: `[new rows, rows]`.

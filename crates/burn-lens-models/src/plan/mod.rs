@@ -63,7 +63,8 @@ pub struct PlannedKeep {
 /// What a run will do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Parts in the order in which they run; all blocks are alike and are one.
+    /// Parts in the order in which they run, blocks summed; the last one may compute queries, outputs and
+    /// neurons only where logits are read.
     pub parts: Vec<PlannedPart>,
     /// The blocks that run, `start..stop`.
     pub layers: [usize; 2],

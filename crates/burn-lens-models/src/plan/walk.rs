@@ -71,7 +71,11 @@ impl<'a> Walk<'a> {
         let attention = &self.model.config.attention;
         let seen: usize = (self.layers[0]..self.layers[1])
             .flat_map(|layer| {
-                (0..pos).map(move |query| {
+                let first = match read {
+                    Some(read) if layer + 1 == self.layers[1] => pos - read,
+                    _ => 0,
+                };
+                (first..pos).map(move |query| {
                     let end = if attention.bidirectional { pos } else { query + 1 };
                     end - attention.windows[layer].map_or(0, |window| (query + 1).saturating_sub(window))
                 })

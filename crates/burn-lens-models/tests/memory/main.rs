@@ -137,6 +137,14 @@ fn a_plan_says_what_will_happen() {
     assert_eq!((plan.kept[0].shape.as_slice(), plan.kept_bytes()), (&[1, 1, 128][..], 512));
     // Two blocks: 4 d² and 8 d² of weights, and 55 pairs of query and key in each.
     assert_eq!(plan.flops(), 2 * (2 * 10 * 12 * 128 * 128 + 4 * 55 * 128));
+    // The last logits alone: of the last block keys and values of ten positions, the rest of one.
+    let last = RunOptions { logits_pos: Slice::Index(-1), ..RunOptions::default() };
+    let n_layers = model.config().n_layers as u64;
+    let run = PlannedRun { options: &last, kept: &[], hooked: &[], ..run };
+    let plan = model.plan(&run).unwrap();
+    let whole = (n_layers - 1) * (2 * 10 * 12 * 128 * 128 + 4 * 55 * 128);
+    let tail = 2 * (10 * 2 + 10) * 128 * 128 + 4 * 10 * 128;
+    assert_eq!(plan.flops(), whole + tail + 2 * 128 * 1500);
     let weights: usize = model.parameters().iter().map(|(_, tensor)| tensor.num_bytes()).sum();
     let tied = 1500 * 128 * 4;
     assert_eq!(plan.weights_bytes as usize, weights - tied);

@@ -19,6 +19,9 @@ pub(super) const MOST: usize = 8;
 /// Terms of a sum that are added before it is stored.
 const TERMS: usize = 8;
 
+/// Columns that a thread takes at least: reading short stretches of each row of the weights is slow.
+const NARROWEST: usize = 256;
+
 /// Columns of row-major weights that are worked on at once: long stretches are read faster, but
 /// several rows use them again while they are in the first cache.
 const fn strip(rows: usize) -> usize {
@@ -163,7 +166,7 @@ pub(super) fn few_rows(
     let (inner, all) = (x.len() / rows, columns);
     let threads = if x.len() * columns < THREADS_FROM { 1 } else { rayon::current_num_threads() };
     let strips = columns.div_ceil(strip(rows)).next_multiple_of(threads);
-    let width = columns.div_ceil(strips.max(1)).next_multiple_of(LANES);
+    let width = columns.div_ceil(strips.max(1)).next_multiple_of(LANES).max(NARROWEST);
     let fill = |at: usize, out: &mut [f32]| {
         let (first, columns) = (at * width, out.len() / rows);
         if let Some(b) = b {

@@ -3,7 +3,8 @@
 //! Each is one function over burn tensors. On the CPU in `f32` it runs a vectorized kernel, with
 //! its gradient; everywhere else it is composed of burn's operations. `fused` is the one place
 //! that decides. Both ways compute the same to a few units of the last place, and the kernels
-//! give the same bits whatever the instructions, the number of threads and the batch.
+//! give the same bits whatever the instructions, the number of threads and, but for products with
+//! weights, the batch.
 
 mod activation;
 mod attention;

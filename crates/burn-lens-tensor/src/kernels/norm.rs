@@ -70,10 +70,14 @@ pub fn normalized<const D: usize>(
 /// # Shapes
 ///
 /// - `x`: `[.., width]`, `scale`: `[.., 1]`, `w`: `[width]`; returns as `x`
+///
+/// # Panics
+///
+/// If the shapes do not fit.
 #[must_use]
 pub fn rescaled<const D: usize>(x: Tensor<D>, scale: Tensor<D>, w: Tensor<1>) -> Tensor<D> {
-    let rows = x.dims()[..D - 1].iter().product::<usize>();
-    let for_each_row = scale.dims().iter().product::<usize>() == rows;
+    let (outer, width) = (&x.dims()[..D - 1], x.dims()[D - 1]);
+    let for_each_row = scale.dims()[..D - 1] == *outer && scale.dims()[D - 1] == 1 && w.dims() == [width];
     if for_each_row && fused(&x, false) && fused(&scale, false) && fused(&w, false) {
         return backend::rescale(x, scale, w);
     }

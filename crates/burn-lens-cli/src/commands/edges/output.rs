@@ -20,6 +20,11 @@ use crate::{
 pub(super) fn report(args: &EdgesArgs, lens: &Pretrained, found: &Found) -> Result<Report, CliError> {
     let mut report = Report::default();
     describe(args, found, &mut report);
+    if let Some(path) = &args.out.save {
+        // Before anything is drawn, so that nothing that was found is lost.
+        let json = json(args, lens, found, std::slice::from_ref(path));
+        write_bytes(path, format!("{json:#}\n").as_bytes())?;
+    }
     let mut files = drawings(args, found)?;
     if let Some(path) = &args.out.html {
         write_bytes(path, page(args, lens, found)?.to_html()?.as_bytes())?;
@@ -27,9 +32,6 @@ pub(super) fn report(args: &EdgesArgs, lens: &Pretrained, found: &Found) -> Resu
     }
     files.extend(args.out.save.clone());
     report.json = json(args, lens, found, &files);
-    if let Some(path) = &args.out.save {
-        write_bytes(path, format!("{:#}\n", report.json).as_bytes())?;
-    }
     if !files.is_empty() {
         report.line("");
     }
@@ -105,11 +107,16 @@ fn largest(circuit: &Circuit) -> Vec<&CircuitEdge> {
     edges
 }
 
+/// The edges whose effect is a number.
+fn drawable(circuit: &Circuit) -> impl Iterator<Item = &CircuitEdge> {
+    circuit.edges.iter().filter(|edge| edge.effect.is_finite())
+}
+
 /// A circuit as a drawing; an edge to a key-value head that several heads share leads to each.
 fn graph(circuit: &Circuit, found: &Found) -> Graph {
     let row =
         |(label, nodes): &(String, Vec<String>)| GraphRow { label: label.clone(), nodes: nodes.clone() };
-    let edges = circuit.edges.iter().flat_map(|edge| {
+    let edges = drawable(circuit).flat_map(|edge| {
         edge.feeds.iter().map(|part| GraphEdge {
             from: edge.from.clone(),
             to: part.clone(),
@@ -131,11 +138,11 @@ fn graph(circuit: &Circuit, found: &Found) -> Graph {
     }
 }
 
-/// The drawings of circuits that have edges.
+/// The drawings of circuits that have edges to draw.
 fn drawings(args: &EdgesArgs, found: &Found) -> Result<Vec<PathBuf>, CliError> {
     let mut files = Vec::new();
     let many = found.sweep.circuits.len() > 1;
-    for circuit in found.sweep.circuits.iter().filter(|circuit| !circuit.edges.is_empty()) {
+    for circuit in found.sweep.circuits.iter().filter(|circuit| drawable(circuit).next().is_some()) {
         let suffix = if many { format!("-{}", threshold(circuit)) } else { String::new() };
         let mut write = |path: &Path, text: &str| -> Result<(), CliError> {
             let path = beside(path, &suffix);
