@@ -4,7 +4,8 @@
 //! The peer's side is `benches/peers/peer_sae_vis.py`. `docs/feature-data.md` says what each stage
 //! costs and how near that is to the bound.
 //!
-//! `BURN_LENS_PROMPTS` (64) says how many prompts are run, `BURN_LENS_FEATURES` (all) how many features at most.
+//! `BURN_LENS_PROMPTS` (64) says how many prompts are run, `BURN_LENS_FEATURES` (32,64,1024,16384) for how many
+//! features, a run for each, `BURN_LENS_SECOND` (0) whether with a second dictionary (1).
 
 use std::time::{Duration, Instant};
 
@@ -58,12 +59,12 @@ fn activations(model: &HookedTransformer, tokens: &TokenTable) -> Tensor<2> {
 }
 
 /// A random dictionary whose features are active at about 1 token of 256.
-fn dictionary(model: &HookedTransformer, tokens: &TokenTable) -> SaeFeatures {
+fn dictionary(model: &HookedTransformer, tokens: &TokenTable, seed: u64) -> SaeFeatures {
     let device = model.device();
     let matrix =
         |values: Vec<f32>, shape: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, shape), &device);
-    let w_enc = matrix(random(D_MLP * D_SAE, 0.02, 1), [D_MLP, D_SAE]);
-    let w_dec = matrix(random(D_MLP * D_SAE, 0.02, 2), [D_SAE, D_MLP]);
+    let w_enc = matrix(random(D_MLP * D_SAE, 0.02, seed), [D_MLP, D_SAE]);
+    let w_dec = matrix(random(D_MLP * D_SAE, 0.02, seed + 1), [D_SAE, D_MLP]);
     let x = activations(model, tokens);
     let kept = x.dims()[0].div_ceil(256);
     let pre = x.matmul(w_enc.clone()).transpose();
@@ -150,10 +151,12 @@ fn features(c: &mut Criterion) {
     let from_environment =
         |name: &str, default| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default);
     let n_prompts = from_environment("BURN_LENS_PROMPTS", 64);
-    let most = from_environment("BURN_LENS_FEATURES", D_SAE);
+    let counts = std::env::var("BURN_LENS_FEATURES").unwrap_or_else(|_| format!("32,64,1024,{D_SAE}"));
+    let counts = counts.split(',').map(|n| n.trim().parse::<usize>().expect("BURN_LENS_FEATURES: numbers"));
     let model = GELU_1L.model(&device());
     let tokens = tokens(n_prompts);
-    let source = dictionary(&model, &tokens);
+    let source = dictionary(&model, &tokens, 1);
+    let second = (from_environment("BURN_LENS_SECOND", 0) > 0).then(|| dictionary(&model, &tokens, 3));
     let options = |n: usize| FeatureOptions {
         features: FeatureChoice::Some((0..n.min(source.n_features())).collect()),
         ..FeatureOptions::default()
@@ -163,12 +166,15 @@ fn features(c: &mut Criterion) {
         model: &model,
         model_name: "gelu-1l",
         source: &source,
-        source_b: None,
+        source_b: second.as_ref().map(|source| source as &dyn FeatureSource),
         tokens: &tokens,
         options: &default,
     };
-    for n in [32, 64, 1024, D_SAE].into_iter().filter(|&n| n <= most) {
+    for n in counts {
         stages(&FeatureRun { options: &options(n), ..base });
+    }
+    if n_prompts > 64 {
+        return; // stages alone
     }
     let mut group = c.benchmark_group("features gelu-1l");
     group.sample_size(10).measurement_time(Duration::from_secs(20)).warm_up_time(Duration::from_secs(1));

@@ -78,22 +78,26 @@ fn edits_reach_what_lies_before() {
 
 #[test]
 fn reading_hooks_see_the_gradient() {
-    let (model, golden) = open("tl-ln", burn_lens_testkit::finest());
-    let tokens = golden.ints("tokens", &model.device());
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let into = Arc::clone(&seen);
-    let read = Hook::read_grad("blocks.*.hook_resid_mid", move |grad: &Tensor<3>, point| {
-        into.lock().unwrap().push((point, grad.clone().into_data()));
-    });
-    let output = model.run_with_hooks(&(&tokens).into(), &loss_options(), vec![read]).unwrap();
-    output.into_loss().unwrap().backward();
-    let seen = seen.lock().unwrap();
-    assert_eq!(
-        seen.iter().map(|(point, _)| *point).collect::<Vec<_>>(),
-        [HookPoint::ResidMid(1), HookPoint::ResidMid(0)]
-    );
-    for (point, grad) in seen.iter() {
-        assert_close("read", grad, golden.get(&format!("{point}_grad")), Tolerance::finest(1e-10));
+    for dtype in float_types() {
+        let (model, golden) = open("tl-ln", dtype);
+        let tokens = golden.ints("tokens", &model.device());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&seen);
+        let read = Hook::read_grad("blocks.*.hook_resid_mid", move |grad: &Tensor<3>, point| {
+            into.lock().unwrap().push((point, grad.clone().into_data()));
+        });
+        let output = model.run_with_hooks(&(&tokens).into(), &loss_options(), vec![read]).unwrap();
+        output.into_loss().unwrap().backward();
+        let seen = seen.lock().unwrap();
+        assert_eq!(
+            seen.iter().map(|(point, _)| *point).collect::<Vec<_>>(),
+            [HookPoint::ResidMid(1), HookPoint::ResidMid(0)]
+        );
+        for (point, grad) in seen.iter() {
+            let expected = golden.get(&format!("{point}_grad"));
+            let tolerance = Tolerance(10.0 * Tolerance::of(dtype).0);
+            assert_close(&format!("the gradient of {point}"), grad, expected, tolerance);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use burn_lens::{
     models::{Parameters, convert::Converter as _, random_parameters},
     prelude::*,
 };
-use burn_lens_testkit::{Golden, Tolerance, assert_close, device, fixture};
+use burn_lens_testkit::{Golden, Tolerance, assert_close, device, finest, fixture};
 use burn_lens_train::{
     Batches as _, History, Schedule, Snapshot, Targets, TrainConfig, TrainError, Trainer, VectorBatch,
     in_context::{
@@ -59,8 +59,11 @@ fn steps_are_those_of_adamw_in_torch() {
     for (step, expected) in losses.into_iter().enumerate() {
         let progress = trainer.step(&batch(&golden, step)).unwrap();
         let error = (progress.loss - expected).abs() / expected;
-        assert!(error < 1e-6, "loss {step}: {} instead of {expected}", progress.loss);
-        if step == 0 || step == 9 {
+        let allowed = Tolerance::finest(1e-6).0;
+        assert!(error < allowed, "loss {step}: {} instead of {expected}", progress.loss);
+        // A key's bias has no gradient but rounding, of which AdamW makes a whole step: only `f64` says
+        // which way.
+        if (step == 0 || step == 9) && finest() == FloatType::F64 {
             check_weights(&golden, step + 1, &trainer.parameters());
         }
     }

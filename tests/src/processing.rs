@@ -6,7 +6,7 @@ use burn_lens::{
     prelude::*,
     tensor::numeric,
 };
-use burn_lens_testkit::{Golden, Tolerance, assert_close, fixture, float_types};
+use burn_lens_testkit::{Golden, Tolerance, assert_close, finest, fixture, float_types};
 
 use crate::common::{data, logits, open, whole_models};
 
@@ -55,7 +55,7 @@ fn weights_agree_with_transformer_lens() {
                 continue;
             }
             let expected = Golden::open(path);
-            let (model, golden) = open(name, FloatType::F64);
+            let (model, golden) = open(name, finest());
             let processed = match step {
                 "default" => model.processed_by_default().unwrap().0,
                 step => {
@@ -69,11 +69,11 @@ fn weights_agree_with_transformer_lens() {
             let tokens = golden.ints("tokens", &model.device());
             let what = |rest: &str| format!("{name}, {step}: {rest}");
             let found = logits(&processed, &tokens);
-            assert_close(&what("logits"), &found, expected.get("logits"), Tolerance::F64);
+            assert_close(&what("logits"), &found, expected.get("logits"), Tolerance::finest(1e-10));
             let weights = export(&processed).unwrap();
             for (param, found) in &weights {
                 if expected.contains(param) {
-                    assert_close(&what(param), &data(found), expected.get(param), Tolerance::F64);
+                    assert_close(&what(param), &data(found), expected.get(param), Tolerance::finest(1e-10));
                     compared += 1;
                 }
             }
@@ -84,24 +84,24 @@ fn weights_agree_with_transformer_lens() {
 
 #[test]
 fn refactored_circuits_have_the_same_products() {
-    let (model, golden) = open("tl-ln", FloatType::F64);
+    let (model, golden) = open("tl-ln", finest());
     let tokens = golden.ints("tokens", &model.device());
     let expected =
         Golden::open(fixture("tl-ln").join("processed.refactor_factored_attn_matrices.safetensors"));
     let processed = model.processed(&[Step::RefactorFactoredAttnMatrices]).unwrap();
-    assert_close("logits", &logits(&processed, &tokens), expected.get("logits"), Tolerance::F64);
+    assert_close("logits", &logits(&processed, &tokens), expected.get("logits"), Tolerance::finest(1e-10));
     let device = model.device();
     for layer in 0..2 {
         let theirs = |name: &str| -> Tensor<3> {
             let name = format!("blocks.{layer}.attn.{name}");
-            Tensor::from_data(expected.get(&name).clone(), (&device, burn::tensor::DType::F64))
+            Tensor::from_data(expected.get(&name).clone(), (&device, finest().dtype()))
         };
         let of = |w: Option<Tensor<4>>| -> Tensor<3> { w.unwrap().narrow(0, layer, 1).squeeze_dim(0) };
         let qk = of(processed.w_q()).matmul(of(processed.w_k()).transpose());
         let expected_qk = theirs("W_Q").matmul(theirs("W_K").transpose());
-        assert_close("QK", &qk.into_data(), &expected_qk.into_data(), Tolerance::F64);
+        assert_close("QK", &qk.into_data(), &expected_qk.into_data(), Tolerance::finest(1e-10));
         let ov = of(processed.w_v()).matmul(of(processed.w_o()));
         let expected_ov = theirs("W_V").matmul(theirs("W_O"));
-        assert_close("OV", &ov.into_data(), &expected_ov.into_data(), Tolerance::F64);
+        assert_close("OV", &ov.into_data(), &expected_ov.into_data(), Tolerance::finest(1e-10));
     }
 }

@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 
 use burn_lens::{
     Error,
-    burn::tensor::{DType, Tensor, TensorData},
+    burn::tensor::{Tensor, TensorData},
     load_sae,
     sae::SaeOptions,
     save_sae,
-    tensor::FloatType,
 };
-use burn_lens_testkit::{Golden, Tolerance, assert_close, device, fixture, fixtures};
+use burn_lens_testkit::{Golden, Tolerance, assert_close, device, finest, fixture, fixtures};
 use serde_json::Value;
 
 fn options() -> SaeOptions {
-    SaeOptions { dtype: FloatType::F64, ..SaeOptions::on(&device()) }
+    SaeOptions { dtype: finest(), ..SaeOptions::on(&device()) }
 }
 
 fn manifest(name: &str) -> Value {
@@ -26,7 +25,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn inputs(golden: &Golden) -> Tensor<3> {
-    Tensor::from_data(golden.get("x").clone(), (&device(), DType::F64))
+    Tensor::from_data(golden.get("x").clone(), (&device(), finest().dtype()))
 }
 
 #[test]
@@ -41,13 +40,13 @@ fn every_format_means_what_its_own_program_means() {
             &format!("{name} acts"),
             &sae.encode_dense(x.clone()).into_data(),
             golden.get("acts"),
-            Tolerance::F64,
+            Tolerance::finest(1e-10),
         );
         assert_close(
             &format!("{name} recons"),
             &sae.forward_dense(x).into_data(),
             golden.get("recons"),
-            Tolerance::F64,
+            Tolerance::finest(1e-10),
         );
         let (config, manifest) = (sae.config(), manifest(&name));
         assert_eq!(config.hook_name.as_deref(), manifest["hook"].as_str(), "{name}");
@@ -67,7 +66,7 @@ fn whatever_was_read_is_saved_in_the_format_of_saelens() {
         let x = inputs(&Golden::open(fixture(&name).join("cases.safetensors")));
         // Transposed matrices are multiplied by other kernels.
         let (found, expected) = (back.forward_dense(x.clone()).into_data(), sae.forward_dense(x).into_data());
-        assert_close(&name, &found, &expected, Tolerance::F64);
+        assert_close(&name, &found, &expected, Tolerance::finest(1e-10));
         assert_eq!(
             (back.kind(), back.config().hook_in().unwrap()),
             (sae.kind(), sae.config().hook_in().unwrap())

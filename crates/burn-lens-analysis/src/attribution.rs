@@ -102,6 +102,52 @@ pub fn direct_logit_attribution<M: HookedModel + ?Sized>(
     Attribution::new(residuals, options)?.run()
 }
 
+/// Some rows, `[batch, pos, component]`: the order in which neurons are kept.
+enum Rows {
+    Whole(Tensor<3>),
+    /// `x · w / scale`, of which each is computed in its place among the others.
+    Scaled {
+        x: Tensor<3>,
+        scale: Tensor<3>,
+        w: Tensor<1>,
+    },
+}
+
+/// All rows behind each other.
+fn joined(rows: Vec<Rows>) -> Tensor<3> {
+    let whole = |rows: &Rows| match rows {
+        Rows::Whole(rows) | Rows::Scaled { x: rows, .. } => rows.dims(),
+    };
+    let [batch, pos, _] = rows.first().map_or([0; 3], whole);
+    let columns: usize = rows.iter().map(|rows| whole(rows)[2]).sum();
+    let Some((device, dtype)) = rows.iter().find_map(|rows| match rows {
+        Rows::Scaled { x, .. } => Some((x.device(), x.dtype())),
+        Rows::Whole(_) => None,
+    }) else {
+        let rows = rows.into_iter().filter_map(|rows| match rows {
+            Rows::Whole(rows) => Some(rows),
+            Rows::Scaled { .. } => None,
+        });
+        return Tensor::cat(rows.collect(), 2);
+    };
+    let ones = |shape: [usize; 3]| Tensor::<3>::ones(shape, (&device, dtype));
+    let mut out = Tensor::empty([batch, pos, columns], (&device, dtype));
+    let mut at = 0;
+    for rows in rows {
+        let (x, scale, w) = match rows {
+            Rows::Scaled { x, scale, w } => (x, scale, w),
+            Rows::Whole(x) => {
+                let width = x.dims()[2];
+                (x, ones([batch, pos, 1]), ones([1, 1, width]).reshape([width]))
+            }
+        };
+        let width = x.dims()[2];
+        out = kernels::rescaled_into(out, at, x, scale, w);
+        at += width;
+    }
+    out
+}
+
 /// One attribution under way.
 struct Attribution<'a, 'c, M: ?Sized> {
     residuals: &'a Residuals<'c, M>,
@@ -111,8 +157,7 @@ struct Attribution<'a, 'c, M: ?Sized> {
     unembed_bias: Tensor<2>,
     shape: [usize; 2],
     components: Vec<Component>,
-    /// `[batch, pos, component]`, the order in which neurons are kept.
-    rows: Vec<Tensor<3>>,
+    rows: Vec<Rows>,
     bias: Option<Tensor<2>>,
 }
 
@@ -169,14 +214,14 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
 
     /// Adds rows `[component, batch, pos]`.
     fn push(&mut self, rows: Tensor<3>) {
-        self.rows.push(rows.permute([1, 2, 0]));
+        self.rows.push(Rows::Whole(rows.permute([1, 2, 0])));
     }
 
     fn finish(self) -> LogitAttrs {
         let no_batch = !self.residuals.cache.has_batch_dim();
         LogitAttrs {
             components: self.components,
-            values: Tensor::cat(self.rows, 2).permute([2, 0, 1]),
+            values: joined(self.rows).permute([2, 0, 1]),
             unembed_bias: self.unembed_bias,
             axes: [!no_batch, !self.options.pos_slice.is_index()],
         }
@@ -238,22 +283,18 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         let w_out: Tensor<2> = self.residuals.model.weight(Param::WOut(layer))?;
         let post: Tensor<3> = self.residuals.get(HookPoint::MlpPost(layer), &self.options.pos_slice)?;
         let (d_mlp, [b, p, d_model]) = (self.residuals.dims.d_mlp, dirs.dirs.dims());
-        let inner = dirs.dirs.clone().reshape([b * p, d_model]).matmul(w_out.transpose());
-        let rows = match &dirs.divisor {
-            Some(divisor) if b * p == 1 => {
-                let divisor = divisor.clone().cast(post.dtype());
-                kernels::rescaled(post, divisor, inner.reshape([d_mlp]))
-            }
-            divisor => {
-                let rows = post * inner.reshape([b, p, d_mlp]);
-                divisor.iter().fold(rows, |rows, divisor| {
-                    let divisor = divisor.clone().cast(rows.dtype());
-                    rows / divisor
-                })
-            }
-        };
+        let inner = kernels::linear(dirs.dirs.clone().reshape([b * p, d_model]), w_out.transpose(), None);
         self.components.extend((0..d_mlp).map(|neuron| Component::Neuron(layer, neuron)));
-        self.rows.push(rows);
+        self.rows.push(match &dirs.divisor {
+            Some(scale) if b * p == 1 => {
+                let scale = scale.clone().cast(post.dtype());
+                Rows::Scaled { x: post, scale, w: inner.reshape([d_mlp]) }
+            }
+            _ => {
+                let rows = post * inner.reshape([b, p, d_mlp]);
+                Rows::Whole(dirs.divide(rows.permute([2, 0, 1])).permute([1, 2, 0]))
+            }
+        });
         Ok(())
     }
 

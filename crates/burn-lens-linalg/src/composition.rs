@@ -1,12 +1,18 @@
 //! Composition: how much of what one circuit writes another reads.
 
-use burn::tensor::Tensor;
+#![expect(
+    clippy::inline_always,
+    reason = "a loop takes the instruction set of the function that it is inlined into"
+)]
+
+use burn::tensor::{DType, Tensor};
 use faer::Mat;
+use pulp::{Arch, NullaryFnOnce};
 
 use crate::{
     FactoredMatrix, LinalgError, Values,
     factored::side::product,
-    host::{Host, par, upload},
+    host::{Host, is_on_host, par, upload},
 };
 
 /// Of each of some circuits, a small matrix `[k, d]` that stands for it in compositions.
@@ -97,21 +103,69 @@ impl CompositionCores {
         for start in (0..n).step_by(block) {
             let len = block.min(n - start);
             let l = self.cores.clone().narrow(0, start, len).reshape([1, len * k, d]);
-            // Sums of squares within each block of k × k_r.
-            let all = product(l, r.clone());
-            let squares = (all.clone() * all).reshape([len, k, n_r * k_r]);
-            let sums = squares.sum_dim(1).reshape([1, len * n_r, k_r]).sum_dim(2);
-            let sums = Host::read(sums, "a composition")?.mat(0, || "a composition".to_owned())?;
-            for i in 0..len {
+            let sums = squares_of_blocks(product(l, r.clone()), [len, k, n_r, k_r])?;
+            for (i, sums) in sums.into_iter().enumerate() {
                 let of = self.norms[start + i];
-                let score = |j: usize| {
-                    let norms = of * readers.norms[j];
-                    if norms > 0.0 { sums[(i * n_r + j, 0)].sqrt() / norms } else { 0.0 }
+                let score = |(sum, norm): (f64, f64)| {
+                    let norms = of * norm;
+                    if norms > 0.0 { sum.sqrt() / norms } else { 0.0 }
                 };
-                scores.extend((0..n_r).map(score));
+                scores.extend(sums.into_iter().zip(readers.norms.iter().copied()).map(score));
             }
         }
         Ok(Values::new(vec![n, n_r], scores))
+    }
+}
+
+/// The sum of squares of each block of `k × k_r` entries of a matrix of `n × n_r` blocks.
+fn squares_of_blocks(all: Tensor<3>, [n, k, n_r, k_r]: [usize; 4]) -> Result<Vec<Vec<f64>>, LinalgError> {
+    let name = || "a composition".to_owned();
+    if !is_on_host(&all) || all.dtype() != DType::F32 {
+        let squares = (all.clone() * all).reshape([n, k, n_r * k_r]);
+        let sums = Host::read(squares.sum_dim(1).reshape([n, n_r, k_r]).sum_dim(2), &name())?;
+        return (0..n).map(|i| sums.values(i, 0..n_r, name)).collect();
+    }
+    let data = all
+        .try_into_data()
+        .map_err(|error| LinalgError::Device { matrix: name(), reason: format!("{error:?}") })?;
+    let rows = data.as_slice::<f32>().expect("the dtype is f32");
+    par(n, |i| {
+        let rows = &rows[i * k * n_r * k_r..][..k * n_r * k_r];
+        Ok(Arch::new().dispatch(Squares { rows, n_r, k_r }))
+    })
+}
+
+/// Adds up the squares of `k_r` entries of each row at a time, for each of `n_r` blocks.
+struct Squares<'a> {
+    rows: &'a [f32],
+    n_r: usize,
+    k_r: usize,
+}
+
+impl NullaryFnOnce for Squares<'_> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn call(self) -> Vec<f64> {
+        const LANES: usize = 16;
+        let Self { rows, n_r, k_r } = self;
+        let mut sums = vec![0.0; n_r];
+        for row in rows.chunks_exact((n_r * k_r).max(1)) {
+            for (sum, block) in sums.iter_mut().zip(row.chunks_exact(k_r.max(1))) {
+                let mut lanes = [0.0_f32; LANES];
+                let (chunks, rest) = block.as_chunks::<LANES>();
+                for chunk in chunks {
+                    for lane in 0..LANES {
+                        lanes[lane] += chunk[lane] * chunk[lane];
+                    }
+                }
+                for (lane, x) in lanes.iter_mut().zip(rest) {
+                    *lane += x * x;
+                }
+                *sum += f64::from(lanes.iter().sum::<f32>());
+            }
+        }
+        sums
     }
 }
 

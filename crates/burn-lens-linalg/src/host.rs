@@ -3,31 +3,65 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn_lens_tensor::kernels;
 use faer::{Mat, MatRef, linalg::solvers::Qr};
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
 use crate::LinalgError;
 
-/// A batch of matrices `[n, rows, cols]` as it was read from its device.
+/// A batch of matrices `[n, rows, cols]` to be read on the host.
 pub(crate) struct Host {
-    data: TensorData,
+    held: Held,
     pub(crate) n: usize,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
+}
+
+/// Where they are.
+enum Held {
+    /// Read at once, as a GPU gives them fastest.
+    Whole(TensorData),
+    /// In the host's memory: each is read where it is worked on, so that no copy of all is made.
+    Each(Tensor<3>),
+}
+
+/// The values of a tensor in `f32` or `f64`.
+fn read(tensor: Tensor<3>, name: impl Fn() -> String) -> Result<TensorData, LinalgError> {
+    let data = tensor
+        .try_into_data()
+        .map_err(|error| LinalgError::Device { matrix: name(), reason: format!("{error:?}") })?;
+    let wide = matches!(data.dtype(), DType::F32 | DType::F64);
+    Ok(if wide { data } else { data.convert::<f32>() })
+}
+
+/// Some values in `f64`.
+fn widened(data: &TensorData, range: Range<usize>) -> Vec<f64> {
+    match data.dtype() {
+        DType::F64 => data.as_slice::<f64>().expect("the dtype is f64")[range].to_vec(),
+        _ => {
+            let values = &data.as_slice::<f32>().expect("read as f32")[range];
+            values.iter().map(|&value| f64::from(value)).collect()
+        }
+    }
+}
+
+/// Whether a tensor is in the host's memory.
+pub(crate) fn is_on_host(tensor: &Tensor<3>) -> bool {
+    kernels::available(&tensor.device(), DType::F32)
 }
 
 impl Host {
     /// Reads a batch; `name` is for the error.
     pub(crate) fn read(tensor: Tensor<3>, name: &str) -> Result<Self, LinalgError> {
         let [n, rows, cols] = tensor.dims();
-        let data = tensor
-            .without_autodiff()
-            .try_into_data()
-            .map_err(|error| LinalgError::Device { matrix: name.to_owned(), reason: format!("{error:?}") })?;
-        let wide = matches!(data.dtype(), DType::F32 | DType::F64);
-        let data = if wide { data } else { data.convert::<f32>() };
-        Ok(Self { data, n, rows, cols })
+        let tensor = tensor.without_autodiff();
+        let held = if is_on_host(&tensor) {
+            Held::Each(tensor)
+        } else {
+            Held::Whole(read(tensor, || name.to_owned())?)
+        };
+        Ok(Self { held, n, rows, cols })
     }
 
     /// Matrix `i`, in `f64`; `name` is for the error.
@@ -42,13 +76,16 @@ impl Host {
         rows: Range<usize>,
         name: impl Fn() -> String,
     ) -> Result<Vec<f64>, LinalgError> {
-        let start = (i * self.rows + rows.start) * self.cols;
-        let range = start..start + rows.len() * self.cols;
-        let values: Vec<f64> = match self.data.dtype() {
-            DType::F64 => self.data.as_slice::<f64>().expect("the dtype is f64")[range].to_vec(),
-            _ => {
-                let values = &self.data.as_slice::<f32>().expect("read as f32")[range];
-                values.iter().map(|&value| f64::from(value)).collect()
+        let len = rows.len() * self.cols;
+        let values = match &self.held {
+            _ if len == 0 => Vec::new(),
+            Held::Whole(data) => {
+                let start = (i * self.rows + rows.start) * self.cols;
+                widened(data, start..start + len)
+            }
+            Held::Each(tensor) => {
+                let part = tensor.clone().narrow(0, i, 1).narrow(1, rows.start, rows.len());
+                widened(&read(part, &name)?, 0..len)
             }
         };
         // No value is finite once multiplied by 0 but those that were.

@@ -1,7 +1,7 @@
 //! Where a parameter lies in a checkpoint, as data: a tensor's name and its layout there.
 
 use burn::tensor::{Device, Tensor};
-use burn_lens_tensor::{AnyTensor, FloatType, WeightError, Weights, numeric};
+use burn_lens_tensor::{AnyTensor, FloatType, WeightError, Weights, computes, numeric};
 
 use crate::{ModelConfig, ModelError, Param, Parameters, families::Architecture};
 
@@ -176,16 +176,16 @@ pub fn load_parameters(
         let shape = param.shape(&config.dims());
         let data = weights.get(&name, &source.layout.stored_shape(&shape))?;
         let found = data.dtype();
-        if FloatType::from_dtype(found).is_none() {
+        let Some(stored_as) = FloatType::from_dtype(found) else {
             let (origin, found) = (weights.origin(), format!("{found:?}"));
             return Err(WeightError::Dtype { name, origin, found }.into());
-        }
+        };
         let rank = |source| ModelError::ParamRank { param, source };
         // Arithmetic on weights happens before they are rounded to half precision.
         let computed = matches!(source.layout, Layout::MinusOne | Layout::Scaled(_));
         let wanted = if computed { dtype.accumulator() } else { dtype };
         // What the device cannot hold as the file has it, such as `bf16`, is converted on the host.
-        let data = if device.supports_dtype(found) { data } else { data.convert_dtype(wanted.dtype()) };
+        let data = if computes(device, stored_as) { data } else { data.convert_dtype(wanted.dtype()) };
         let stored = AnyTensor::from_data(data, device).map_err(rank)?.cast(wanted);
         if let [rows, cols] = shape[..] {
             let matrix = source.layout.matrix(stored, [rows, cols]).map_err(rank)?;

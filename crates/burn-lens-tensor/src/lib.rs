@@ -28,7 +28,7 @@ mod slice;
 mod weights;
 
 pub use any::{AnyTensor, RankError, TypedTensor};
-pub use backend::{BackendInfo, DeviceError, DeviceSpec, backends, grad_hook};
+pub use backend::{BackendInfo, DeviceError, DeviceSpec, backends, computes, grad_hook};
 pub use dtype::{FloatType, UnknownFloatType};
 pub use nearest::nearest;
 pub use norm::{Norm, NormKind};

@@ -9,7 +9,7 @@ use burn_lens_models::{
     processing::{Step, UnknownStep},
     to_config_json,
 };
-use burn_lens_tensor::{DeviceSpec, FloatType};
+use burn_lens_tensor::{DeviceSpec, FloatType, computes};
 
 use crate::{DEMO, Error, demo};
 
@@ -105,7 +105,7 @@ pub struct Pretrained {
 /// ```
 pub fn from_pretrained(name: &str, options: &LoadOptions) -> Result<Pretrained, Error> {
     let device = options.device.open()?;
-    if !device.supports_dtype(options.dtype.dtype()) {
+    if !computes(&device, options.dtype) {
         return Err(Error::UnsupportedDtype { dtype: options.dtype, device: options.device.to_string() });
     }
     if name == DEMO {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn_lens_tensor::kernels;
 use faer::Mat;
 
 use crate::{
@@ -206,7 +207,8 @@ pub(crate) fn product(a: Tensor<3>, b: Tensor<3>) -> Tensor<3> {
     if n * rows * mid * cols == 0 {
         return Tensor::zeros([n, rows, cols], (&a.device(), a.dtype()));
     }
-    a.matmul(b)
+    // One product goes where products with weights go: into memory that nobody cleared.
+    if n == 1 { kernels::linear(a, b.squeeze_dim(0), None) } else { a.matmul(b) }
 }
 
 /// `a · b[i]` with one `a` for all, as a single product.

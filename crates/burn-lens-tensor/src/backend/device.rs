@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use burn::tensor::Device;
 
-use crate::nearest;
+use crate::{FloatType, nearest};
 
 /// The backends this product knows, whether or not this build holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,6 +182,17 @@ pub fn backends() -> Vec<BackendInfo> {
             devices: backend.devices().iter().map(describe).collect(),
         })
         .collect()
+}
+
+/// Whether a device computes in a float type, and rightly.
+///
+/// Drivers behind WebGPU, Vulkan and Metal may offer `f64`, but its functions are missing there or wrong
+/// (logits were off by their own size on an NVIDIA GPU): it is taken on the CPU and with CUDA alone.
+#[must_use]
+pub fn computes(device: &Device, float: FloatType) -> bool {
+    let device = device.clone().without_autodiff();
+    let trusted = || [Backend::Cpu, Backend::Cuda].iter().any(|backend| backend.devices().contains(&device));
+    device.supports_dtype(float.dtype()) && (float != FloatType::F64 || trusted())
 }
 
 fn describe(device: &Device) -> String {

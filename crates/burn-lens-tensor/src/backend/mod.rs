@@ -4,9 +4,9 @@ mod device;
 mod grad_hook;
 mod kernels;
 
-pub use device::{BackendInfo, DeviceError, DeviceSpec, backends};
+pub use device::{BackendInfo, DeviceError, DeviceSpec, backends, computes};
 pub use grad_hook::grad_hook;
 pub(crate) use kernels::{
     attention_mixed, attention_pattern, attention_scores, attention_whole, gated, has_kernels, linear, map,
-    negative_log_likelihood, normalize, rescale, root_mean_square,
+    negative_log_likelihood, normalize, rescale_into, root_mean_square,
 };

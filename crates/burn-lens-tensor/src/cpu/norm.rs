@@ -3,7 +3,13 @@
 //! The whole norm and its parts are the same operations in the same order, so a run that looks
 //! at a norm's scale gives the same bits as one that does not.
 
-use super::rows::{PairKernel, ReduceKernel, RowKernel, folded, total};
+use pulp::NullaryFnOnce;
+use rayon::prelude::*;
+
+use super::{
+    path::dispatch,
+    rows::{PairKernel, ReduceKernel, RowKernel, folded, total},
+};
 
 #[inline(always)]
 fn center(row: &mut [f32]) {
@@ -76,11 +82,34 @@ pub(crate) struct Rescale<'a> {
     pub(crate) w: &'a [f32],
 }
 
-impl RowKernel for Rescale<'_> {
+impl Rescale<'_> {
+    /// Writes the rows of `x` into the columns from `at` on of rows of `columns` values.
+    pub(crate) fn into_columns(&self, (out, columns): (&mut [f32], usize), at: usize, x: &[f32]) {
+        let width = self.w.len();
+        if width == 0 {
+            return;
+        }
+        out.par_chunks_mut(columns).zip(x.par_chunks(width)).zip(self.scale).for_each(|((out, x), scale)| {
+            dispatch(RescaleRow { out: &mut out[at..at + width], x, w: self.w, scale: *scale });
+        });
+    }
+}
+
+struct RescaleRow<'a> {
+    out: &'a mut [f32],
+    x: &'a [f32],
+    w: &'a [f32],
+    scale: f32,
+}
+
+impl NullaryFnOnce for RescaleRow<'_> {
+    type Output = ();
+
     #[inline(always)]
-    fn change(&self, rows: &mut [f32], row: usize, first: usize) {
-        for (row, scale) in rows.chunks_exact_mut(row).zip(&self.scale[first..]) {
-            row.iter_mut().zip(self.w).for_each(|(x, w)| *x = *x * w / scale);
+    fn call(self) {
+        let Self { out, x, w, scale } = self;
+        for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
+            *out = x * w / scale;
         }
     }
 }

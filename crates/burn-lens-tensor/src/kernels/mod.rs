@@ -23,7 +23,7 @@ pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionScores, Sight, attention, mixed, pattern, scores};
 pub use linear::linear;
 pub use loss::negative_log_likelihood;
-pub use norm::{centered, normalized, rescaled, root_mean_square};
+pub use norm::{centered, normalized, rescaled_into, root_mean_square};
 pub use rotary::{Turns, rotate};
 pub use simd_path::SimdPath;
 pub use softmax::{log_softmax, soft_cap, softmax};

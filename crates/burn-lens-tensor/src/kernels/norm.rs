@@ -65,21 +65,33 @@ pub fn normalized<const D: usize>(
     x
 }
 
-/// A norm whose scale is given, `x · w / scale`.
+/// `out` with the columns from `at` on replaced by `x · w / scale`: a norm whose scale is given, into
+/// its place among others.
 ///
 /// # Shapes
 ///
-/// - `x`: `[.., width]`, `scale`: `[.., 1]`, `w`: `[width]`; returns as `x`
+/// - `out`: `[.., columns]`, `x`: `[.., width]`, `scale`: `[.., 1]`, `w`: `[width]`; returns as `out`
 ///
 /// # Panics
 ///
 /// If the shapes do not fit.
 #[must_use]
-pub fn rescaled<const D: usize>(x: Tensor<D>, scale: Tensor<D>, w: Tensor<1>) -> Tensor<D> {
-    let (outer, width) = (&x.dims()[..D - 1], x.dims()[D - 1]);
-    let for_each_row = scale.dims()[..D - 1] == *outer && scale.dims()[D - 1] == 1 && w.dims() == [width];
-    if for_each_row && fused(&x, false) && fused(&scale, false) && fused(&w, false) {
-        return backend::rescale(x, scale, w);
+pub fn rescaled_into<const D: usize>(
+    out: Tensor<D>,
+    at: usize,
+    x: Tensor<D>,
+    scale: Tensor<D>,
+    w: Tensor<1>,
+) -> Tensor<D> {
+    let (dims, width) = (x.dims(), x.dims()[D - 1]);
+    let outer = &dims[..D - 1];
+    let fits = out.dims()[..D - 1] == *outer && scale.dims()[..D - 1] == *outer && scale.dims()[D - 1] == 1;
+    assert!(fits && w.dims() == [width], "a norm of {dims:?} with scales {:?}, {:?}", scale.dims(), w.dims());
+    assert!(at + width <= out.dims()[D - 1], "{width} columns from {at} on of {:?}", out.dims());
+    if fused(&out, false) && fused(&x, false) && fused(&scale, false) && fused(&w, false) {
+        return backend::rescale_into(out, x, scale, w, at);
     }
-    x * w.unsqueeze() / scale
+    let mut place = dims.map(|len| 0..len);
+    place[D - 1] = at..at + width;
+    out.slice_assign(place, x * w.unsqueeze() / scale)
 }

@@ -217,14 +217,24 @@ impl PlainOps for Flex {
         changed(&Normalize { layer, eps, w, b }, x, row)
     }
 
-    fn row_rescale(
+    fn row_rescale_into(
+        out: FloatTensor<Self>,
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         w: FloatTensor<Self>,
+        at: usize,
     ) -> FloatTensor<Self> {
-        let row = last(&x);
-        let [scale, w] = [scale, w].map(contiguous);
-        changed(&Rescale { scale: values(&scale), w: values(&w) }, x, row)
+        let [mut out, x, scale, w] = [out, x, scale, w].map(contiguous);
+        let rescale = Rescale { scale: values(&scale), w: values(&w) };
+        let columns = last(&out);
+        if let Some(data) = owned(&mut out) {
+            rescale.into_columns((data, columns), at, values(&x));
+            return out;
+        }
+        let mut data = values(&out).to_vec();
+        rescale.into_columns((&mut data, columns), at, values(&x));
+        let shape = out.shape();
+        tensor(data, shape)
     }
 
     fn linear_map(

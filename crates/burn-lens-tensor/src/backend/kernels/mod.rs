@@ -59,9 +59,14 @@ pub(crate) trait PlainOps: Backend {
         norm: (bool, f32),
     ) -> FloatTensor<Self>;
 
-    /// `x · w / scale`, with a scale for each row.
-    fn row_rescale(x: FloatTensor<Self>, scale: FloatTensor<Self>, w: FloatTensor<Self>)
-    -> FloatTensor<Self>;
+    /// `x · w / scale`, with a scale for each row, into the columns of `out` from `at` on.
+    fn row_rescale_into(
+        out: FloatTensor<Self>,
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        at: usize,
+    ) -> FloatTensor<Self>;
 
     /// `x w + b`.
     fn linear_map(
@@ -146,9 +151,16 @@ pub(crate) fn normalize<const D: usize>(
     Tensor::from_dispatch(Dispatch::row_norm(x.into_dispatch(), w, b, given, (layer, eps)))
 }
 
-/// `x · w / scale`.
-pub(crate) fn rescale<const D: usize>(x: Tensor<D>, scale: Tensor<D>, w: Tensor<1>) -> Tensor<D> {
-    Tensor::from_dispatch(Dispatch::row_rescale(x.into_dispatch(), scale.into_dispatch(), w.into_dispatch()))
+/// `x · w / scale` into the columns of `out` from `at` on.
+pub(crate) fn rescale_into<const D: usize>(
+    out: Tensor<D>,
+    x: Tensor<D>,
+    scale: Tensor<D>,
+    w: Tensor<1>,
+    at: usize,
+) -> Tensor<D> {
+    let [out, x, scale] = [out, x, scale].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::row_rescale_into(out, x, scale, w.into_dispatch(), at))
 }
 
 /// `x w + b`.
