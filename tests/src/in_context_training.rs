@@ -51,7 +51,7 @@ fn torch_settings() -> TrainConfig {
 
 #[test]
 fn steps_are_those_of_adamw_in_torch() {
-    let (converted, golden) = converted(burn_lens_testkit::finest());
+    let (converted, golden) = converted(finest());
     let model = converted.model;
     let mut trainer = Trainer::new(&torch_settings(), model.config(), model.parameters()).unwrap();
     let losses = golden.values("losses");

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_lens_tensor::kernels;
+use burn_lens_tensor::{kept, kernels};
 use faer::{Mat, MatRef, linalg::solvers::Qr};
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
@@ -59,7 +59,7 @@ impl Host {
         let held = if is_on_host(&tensor) {
             Held::Each(tensor)
         } else {
-            Held::Whole(read(tensor, || name.to_owned())?)
+            Held::Whole(kept(read(tensor, || name.to_owned())?))
         };
         Ok(Self { held, n, rows, cols })
     }

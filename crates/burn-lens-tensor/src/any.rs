@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, ExecutionError, Int, Tensor, TensorData};
 
-use crate::{FloatType, Indices, Slice, SliceError};
+use crate::{FloatType, Indices, Slice, SliceError, kernels};
 
 /// A tensor of any rank from 1 to 5, float or integer: what a cache or a weight table holds.
 ///
@@ -150,7 +150,18 @@ macro_rules! typed {
         }
     )*
 
-        impl AnyTensor {
+        /// The same values in memory of their own.
+///
+/// What burn 0.22 reads from a WebGPU device is a view of a buffer that later reads may write again while
+/// it is held. Whoever holds more than one result of [`Tensor::into_data`] of a GPU's tensors needs this;
+/// [`AnyTensor::into_data`] does it.
+#[must_use]
+pub fn kept(data: TensorData) -> TensorData {
+    let (bytes, shape, dtype) = (data.as_bytes().to_vec(), data.shape().clone(), data.dtype());
+    TensorData::from_bytes_vec(bytes, shape, dtype)
+}
+
+impl AnyTensor {
             /// Rank and kind in words: `a float tensor of rank 3`.
             #[must_use]
             pub fn kind(&self) -> &'static str {
@@ -237,7 +248,9 @@ impl AnyTensor {
     ///
     /// If the device fails, which on a GPU can be the late report of an earlier failure.
     pub fn into_data(self) -> Result<TensorData, ExecutionError> {
-        each!(self, t => t.try_into_data())
+        let is_on_host = kernels::available(&self.device(), DType::F32);
+        let data = each!(self, t => t.try_into_data())?;
+        Ok(if is_on_host { data } else { kept(data) })
     }
 
     /// Puts host values on a device, keeping their dtype (`bool`s and small integers become

@@ -27,7 +27,7 @@ pub mod numeric;
 mod slice;
 mod weights;
 
-pub use any::{AnyTensor, RankError, TypedTensor};
+pub use any::{AnyTensor, RankError, TypedTensor, kept};
 pub use backend::{BackendInfo, DeviceError, DeviceSpec, backends, computes, grad_hook};
 pub use dtype::{FloatType, UnknownFloatType};
 pub use nearest::nearest;

@@ -151,7 +151,7 @@ where
 {
     fn save(&self, tensors: &mut Vec<(String, TensorData)>) -> Result<(), TrainError> {
         let mut push = |part: &str, tensor: &Tensor<D>| {
-            let data = tensor.clone().without_autodiff().try_into_data();
+            let data = tensor.clone().without_autodiff().into_any().into_data();
             let data = data.map_err(|error| TrainError::Device(format!("{error:?}")))?;
             tensors.push((format!("{part}/{}", self.name), data));
             Ok::<(), TrainError>(())

@@ -4,6 +4,7 @@ use burn_lens::{
     analysis::{SingularVectors, SvdInterpreter, VectorTokens, VectorType},
     burn::tensor::TensorData,
     hooks::RunError,
+    tensor::AnyTensor,
 };
 use burn_lens_viz::{Column, Section};
 use serde_json::{Value, json};
@@ -91,8 +92,8 @@ fn tensors(found: &SingularVectors) -> Result<Vec<(String, TensorData)>, CliErro
     let values: Vec<f32> = found.values.iter().map(|&value| value as f32).collect();
     let (count, failed) = (values.len(), |error| CliError::from(RunError::from(error)));
     Ok(vec![
-        ("readout".to_owned(), found.readout.clone().try_into_data().map_err(failed)?),
-        ("vectors".to_owned(), found.vectors.clone().try_into_data().map_err(failed)?),
+        ("readout".to_owned(), AnyTensor::from(found.readout.clone()).into_data().map_err(failed)?),
+        ("vectors".to_owned(), AnyTensor::from(found.vectors.clone()).into_data().map_err(failed)?),
         ("singular_values".to_owned(), TensorData::new(values, [count])),
     ])
 }
