@@ -48,8 +48,8 @@ def main():
     def neurons_everywhere():
         direction = (model.W_U[:, 7] - model.W_U[:, 11])
         scale = cache["ln_final.hook_scale"]
-        for layer in range(12):
-            cache.get_neuron_results(layer, project_output_onto=direction) / scale
+        # Kept, as whoever asks for them does.
+        return [cache.get_neuron_results(layer, project_output_onto=direction) / scale for layer in range(12)]
 
     report("stack_head_results", head_results, 3)
     parts = cache.decompose_resid()

@@ -11,7 +11,7 @@ use pulp::{Arch, NullaryFnOnce};
 
 use crate::{
     FactoredMatrix, LinalgError, Values,
-    factored::side::product,
+    factored::side::{Naming, Side, product},
     host::{Host, is_on_host, par, upload},
 };
 
@@ -35,7 +35,10 @@ impl CompositionCores {
     /// If a factor holds NaN or an infinity, or the device fails.
     pub fn of_writers(circuits: &FactoredMatrix) -> Result<Self, LinalgError> {
         let (left, right, naming) = circuits.sides();
-        let distinct = left.r_factors(&naming)?;
+        let distinct = match triangles(left, &naming)? {
+            Some(triangles) => triangles,
+            None => left.r_factors(&naming)?,
+        };
         let rs: Vec<Mat<f64>> = left.map.iter().map(|&j| distinct[j].clone()).collect();
         let k = left.rows().min(left.mid());
         let rs = upload(&rs, [k, left.mid()], &circuits.device(), circuits.dtype());
@@ -115,6 +118,19 @@ impl CompositionCores {
         }
         Ok(Values::new(vec![n, n_r], scores))
     }
+}
+
+/// `Rₐ` with `AᵀA = RₐᵀRₐ`, by Cholesky's decomposition of `AᵀA`. Only the product counts here, and that is
+/// as exact as `f32`, in which cores of `f32` are held. `None` where they are of `f64`, or where columns of
+/// a factor depend on each other.
+fn triangles(side: &Side, naming: &Naming<'_>) -> Result<Option<Vec<Mat<f64>>>, LinalgError> {
+    if side.dtype() == DType::F64 || side.rows() <= side.mid() {
+        return Ok(None);
+    }
+    let grams = side.grams(naming)?;
+    let triangle =
+        |gram: &Mat<f64>| gram.llt(faer::Side::Lower).ok().map(|llt| llt.L().transpose().to_owned());
+    Ok(grams.iter().map(triangle).collect())
 }
 
 /// The sum of squares of each block of `k × k_r` entries of a matrix of `n × n_r` blocks.

@@ -97,7 +97,7 @@ impl Strip<'_> {
         for column in (0..whole).step_by(AT_ONCE) {
             let w = [of(column), of(column + 1), of(column + 2), of(column + 3)];
             for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
-                let sums = dots(x, w);
+                let sums = four_dots(x, w);
                 for (out, sum) in out[column..].iter_mut().zip(sums) {
                     *out += sum;
                 }
@@ -105,33 +105,46 @@ impl Strip<'_> {
         }
         for column in whole..columns {
             for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
-                let [sum] = dots(x, [of(column)]);
-                out[column] += sum;
+                out[column] += dot(x, of(column));
             }
         }
     }
 }
 
-/// Products of `x` with several vectors of its length.
+/// `lanes += x w`, lane by lane.
 #[inline(always)]
-fn dots<const N: usize>(x: &[f32], w: [&[f32]; N]) -> [f32; N] {
-    let mut lanes = [[0.0_f32; LANES]; N];
+fn added(lanes: &mut [f32; LANES], x: &[f32; LANES], w: &[f32; LANES]) {
+    for lane in 0..LANES {
+        lanes[lane] = x[lane].mul_add(w[lane], lanes[lane]);
+    }
+}
+
+/// `lanes += x w` for what is left of a vector behind whole chunks.
+#[inline(always)]
+fn added_rest(lanes: &mut [f32; LANES], x: &[f32], w: &[f32]) {
+    for ((lane, x), w) in lanes.iter_mut().zip(x).zip(w) {
+        *lane = x.mul_add(*w, *lane);
+    }
+}
+
+/// Products of `x` with four vectors of its length.
+#[inline(always)]
+fn four_dots(x: &[f32], [a, b, c, d]: [&[f32]; 4]) -> [f32; 4] {
+    let [mut of_a, mut of_b, mut of_c, mut of_d] = [[0.0_f32; LANES]; 4];
     let (chunks, rest) = x.as_chunks::<LANES>();
-    let parts = w.map(|w| w.as_chunks::<LANES>());
-    for (at, x) in chunks.iter().enumerate() {
-        for n in 0..N {
-            let w = &parts[n].0[at];
-            for lane in 0..LANES {
-                lanes[n][lane] = x[lane].mul_add(w[lane], lanes[n][lane]);
-            }
-        }
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
+    for ((((x, a), b), c), d) in chunks.iter().zip(a).zip(b).zip(c).zip(d) {
+        added(&mut of_a, x, a);
+        added(&mut of_b, x, b);
+        added(&mut of_c, x, c);
+        added(&mut of_d, x, d);
     }
-    for n in 0..N {
-        for (lane, (x, w)) in rest.iter().zip(parts[n].1).enumerate() {
-            lanes[n][lane] = x.mul_add(*w, lanes[n][lane]);
-        }
-    }
-    lanes.map(total)
+    added_rest(&mut of_a, rest, a_rest);
+    added_rest(&mut of_b, rest, b_rest);
+    added_rest(&mut of_c, rest, c_rest);
+    added_rest(&mut of_d, rest, d_rest);
+    [total(of_a), total(of_b), total(of_c), total(of_d)]
 }
 
 /// The product of two vectors, in four times as many sums as there are lanes: one alone would wait
@@ -150,8 +163,12 @@ fn dot(x: &[f32], w: &[f32]) -> f32 {
     for lane in 0..LANES {
         lanes[lane] = (sums[lane] + sums[lane + LANES]) + (sums[lane + 2 * LANES] + sums[lane + 3 * LANES]);
     }
-    let [rest] = dots(x_rest, [w_rest]);
-    total(lanes) + rest
+    let ((x, x_rest), (w, w_rest)) = (x_rest.as_chunks::<LANES>(), w_rest.as_chunks::<LANES>());
+    for (x, w) in x.iter().zip(w) {
+        added(&mut lanes, x, w);
+    }
+    added_rest(&mut lanes, x_rest, w_rest);
+    total(lanes)
 }
 
 /// `x w + b`, as [`linear`](super::product::linear) gives it; `x` is not empty.
