@@ -70,10 +70,8 @@ proptest! {
         let mask = (pad > 0).then(|| self::tokens(&[mask], 2));
         let options = |logits_pos: Slice| RunOptions { attention_mask: mask.clone(), logits_pos, ..RunOptions::default() };
         // A hook at the last block makes it run at every position.
-        let hooks = || match seen {
-            true => vec![Hook::read(HookPoint::ResidPost(last), |_: &AnyTensor, _: &mut HookContext| {})],
-            false => vec![],
-        };
+        let look = || Hook::read(HookPoint::ResidPost(last), |_: &AnyTensor, _: &mut HookContext| {});
+        let hooks = || if seen { vec![look()] } else { vec![] };
         let run = |options: &RunOptions| model.run_with_hooks(&(&tokens).into(), options, hooks()).unwrap().into_logits().unwrap();
         let whole = run(&options(Slice::All)).narrow(1, pos - read, read).into_data();
         let found = run(&options(Slice::range((pos - read) as isize, pos as isize))).into_data();

@@ -103,45 +103,29 @@ pub fn direct_logit_attribution<M: HookedModel + ?Sized>(
 }
 
 /// Some rows, `[batch, pos, component]`: the order in which neurons are kept.
-enum Rows {
-    Whole(Tensor<3>),
-    /// `x · w / scale`, of which each is computed in its place among the others.
-    Scaled {
-        x: Tensor<3>,
-        scale: Tensor<3>,
-        w: Tensor<1>,
-    },
+struct Rows {
+    x: Tensor<3>,
+    /// A scale `[batch, pos, 1]` and weights `[component]` of rows `x · w / scale`, which are computed in their
+    /// place among the others.
+    scaled: Option<Box<(Tensor<3>, Tensor<1>)>>,
 }
 
 /// All rows behind each other.
 fn joined(rows: Vec<Rows>) -> Tensor<3> {
-    let whole = |rows: &Rows| match rows {
-        Rows::Whole(rows) | Rows::Scaled { x: rows, .. } => rows.dims(),
+    let Some(some) = rows.iter().find(|rows| rows.scaled.is_some()) else {
+        return Tensor::cat(rows.into_iter().map(|rows| rows.x).collect(), 2);
     };
-    let [batch, pos, _] = rows.first().map_or([0; 3], whole);
-    let columns: usize = rows.iter().map(|rows| whole(rows)[2]).sum();
-    let Some((device, dtype)) = rows.iter().find_map(|rows| match rows {
-        Rows::Scaled { x, .. } => Some((x.device(), x.dtype())),
-        Rows::Whole(_) => None,
-    }) else {
-        let rows = rows.into_iter().filter_map(|rows| match rows {
-            Rows::Whole(rows) => Some(rows),
-            Rows::Scaled { .. } => None,
-        });
-        return Tensor::cat(rows.collect(), 2);
-    };
+    let ([batch, pos, _], device, dtype) = (some.x.dims(), some.x.device(), some.x.dtype());
+    let columns = rows.iter().map(|rows| rows.x.dims()[2]).sum();
     let ones = |shape: [usize; 3]| Tensor::<3>::ones(shape, (&device, dtype));
     let mut out = Tensor::empty([batch, pos, columns], (&device, dtype));
     let mut at = 0;
-    for rows in rows {
-        let (x, scale, w) = match rows {
-            Rows::Scaled { x, scale, w } => (x, scale, w),
-            Rows::Whole(x) => {
-                let width = x.dims()[2];
-                (x, ones([batch, pos, 1]), ones([1, 1, width]).reshape([width]))
-            }
-        };
+    for Rows { x, scaled } in rows {
         let width = x.dims()[2];
+        let (scale, w) = match scaled {
+            Some(scaled) => *scaled,
+            None => (ones([batch, pos, 1]), ones([1, 1, width]).reshape([width])),
+        };
         out = kernels::rescaled_into(out, at, x, scale, w);
         at += width;
     }
@@ -214,7 +198,7 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
 
     /// Adds rows `[component, batch, pos]`.
     fn push(&mut self, rows: Tensor<3>) {
-        self.rows.push(Rows::Whole(rows.permute([1, 2, 0])));
+        self.rows.push(Rows { x: rows.permute([1, 2, 0]), scaled: None });
     }
 
     fn finish(self) -> LogitAttrs {
@@ -285,16 +269,16 @@ impl<'a, 'c, M: HookedModel + ?Sized> Attribution<'a, 'c, M> {
         let (d_mlp, [b, p, d_model]) = (self.residuals.dims.d_mlp, dirs.dirs.dims());
         let inner = kernels::linear(dirs.dirs.clone().reshape([b * p, d_model]), w_out.transpose(), None);
         self.components.extend((0..d_mlp).map(|neuron| Component::Neuron(layer, neuron)));
-        self.rows.push(match &dirs.divisor {
+        match &dirs.divisor {
             Some(scale) if b * p == 1 => {
-                let scale = scale.clone().cast(post.dtype());
-                Rows::Scaled { x: post, scale, w: inner.reshape([d_mlp]) }
+                let scaled = Some(Box::new((scale.clone().cast(post.dtype()), inner.reshape([d_mlp]))));
+                self.rows.push(Rows { x: post, scaled });
             }
             _ => {
                 let rows = post * inner.reshape([b, p, d_mlp]);
-                Rows::Whole(dirs.divide(rows.permute([2, 0, 1])).permute([1, 2, 0]))
+                self.push(dirs.divide(rows.permute([2, 0, 1])));
             }
-        });
+        }
         Ok(())
     }
 

@@ -1,10 +1,5 @@
 //! Composition: how much of what one circuit writes another reads.
 
-#![expect(
-    clippy::inline_always,
-    reason = "a loop takes the instruction set of the function that it is inlined into"
-)]
-
 use burn::tensor::{DType, Tensor};
 use faer::Mat;
 use pulp::{Arch, NullaryFnOnce};
@@ -89,8 +84,8 @@ impl CompositionCores {
     ///
     /// If the widths differ, or the device fails.
     pub fn scores(&self, readers: &Self) -> Result<Values, LinalgError> {
-        /// The entries of a block of products: 16 MiB of `f32`.
-        const BLOCK: usize = 1 << 22;
+        /// The entries of a block of products: 32 MiB of `f32`.
+        const BLOCK: usize = 1 << 23;
         let ([n, k, d], [n_r, k_r, d_r]) = (self.cores.dims(), readers.cores.dims());
         if d != d_r {
             return Err(LinalgError::Shape {

@@ -37,13 +37,11 @@ fn read(tensor: Tensor<3>, name: impl Fn() -> String) -> Result<TensorData, Lina
 
 /// Some values in `f64`.
 fn widened(data: &TensorData, range: Range<usize>) -> Vec<f64> {
-    match data.dtype() {
-        DType::F64 => data.as_slice::<f64>().expect("the dtype is f64")[range].to_vec(),
-        _ => {
-            let values = &data.as_slice::<f32>().expect("read as f32")[range];
-            values.iter().map(|&value| f64::from(value)).collect()
-        }
+    if data.dtype() == DType::F64 {
+        return data.as_slice::<f64>().expect("the dtype is f64")[range].to_vec();
     }
+    let values = &data.as_slice::<f32>().expect("read as f32")[range];
+    values.iter().map(|&value| f64::from(value)).collect()
 }
 
 /// Whether a tensor is in the host's memory.
@@ -129,19 +127,24 @@ pub(crate) fn par<T: Send>(
 /// that uses them returns, code for narrow ones, which is all that is compiled for any processor,
 /// takes up to four times as long (seen on Zen 5).
 pub(crate) fn settle() {
-    struct Wide;
-
-    impl NullaryFnOnce for Wide {
-        type Output = f64;
-
-        #[inline(always)]
-        fn call(self) -> f64 {
-            let values = std::hint::black_box([1.0_f64; 8]);
-            values.iter().map(|x| x * x).sum()
-        }
-    }
-
     std::hint::black_box(Arch::new().dispatch(Wide));
+}
+
+/// A few products in wide registers.
+struct Wide;
+
+impl NullaryFnOnce for Wide {
+    type Output = f64;
+
+    #[expect(
+        clippy::inline_always,
+        reason = "it takes the instruction set of the function that it is inlined into"
+    )]
+    #[inline(always)]
+    fn call(self) -> f64 {
+        let values = std::hint::black_box([1.0_f64; 8]);
+        values.iter().map(|x| x * x).sum()
+    }
 }
 
 /// The triangular factor of a QR decomposition; a matrix that is not taller than wide is its own.

@@ -254,27 +254,28 @@ impl FactoredMatrix {
         if self.left.outer.is_some() || self.right.outer.is_some() {
             let formed =
                 if self.mdim() <= self.ldim() { core(&self.right, &self.left) } else { self.ab().flat() };
-            return Ok(Small::Formed(self, Host::read(formed, &name)?));
+            return Ok(Small::Formed(self, Box::new(Host::read(formed, &name)?)));
         }
         let (l, r) =
             (Host::read(self.left.inner.clone(), &name)?, Host::read(self.right.inner.clone(), &name)?);
-        Ok(Small::Factors(self, l, r))
+        Ok(Small::Factors(self, Box::new([l, r])))
     }
 }
 
 /// A small square matrix for each leading index.
 enum Small<'a> {
     /// Multiplied on the device.
-    Formed(&'a FactoredMatrix, Host),
+    Formed(&'a FactoredMatrix, Box<Host>),
     /// To be multiplied in `f64`.
-    Factors(&'a FactoredMatrix, Host, Host),
+    Factors(&'a FactoredMatrix, Box<[Host; 2]>),
 }
 
 impl Small<'_> {
     fn at(&self, i: usize) -> Result<Mat<f64>, LinalgError> {
         match self {
             Self::Formed(m, host) => host.mat(i, || m.naming().at(i)),
-            Self::Factors(m, l, r) => {
+            Self::Factors(m, sides) => {
+                let [l, r] = &**sides;
                 let name = || m.naming().at(i);
                 let [l, r] = [(l, &m.left), (r, &m.right)].map(|(host, side)| {
                     host.values(side.map[i], 0..host.rows, name).map(|values| (values, host.rows, host.cols))

@@ -140,8 +140,8 @@ fn a_plan_says_what_will_happen() {
     // The last logits alone: of the last block keys and values of ten positions, the rest of one.
     let last = RunOptions { logits_pos: Slice::Index(-1), ..RunOptions::default() };
     let n_layers = model.config().n_layers as u64;
-    let run = PlannedRun { options: &last, kept: &[], hooked: &[], ..run };
-    let plan = model.plan(&run).unwrap();
+    let tail_run = PlannedRun { options: &last, kept: &[], hooked: &[], ..run };
+    let plan = model.plan(&tail_run).unwrap();
     let whole = (n_layers - 1) * (2 * 10 * 12 * 128 * 128 + 4 * 55 * 128);
     let tail = 2 * (10 * 2 + 10) * 128 * 128 + 4 * 10 * 128;
     assert_eq!(plan.flops(), whole + tail + 2 * 128 * 1500);

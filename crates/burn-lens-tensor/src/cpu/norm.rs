@@ -84,7 +84,7 @@ pub(crate) struct Rescale<'a> {
 
 impl Rescale<'_> {
     /// Writes the rows of `x` into the columns from `at` on of rows of `columns` values.
-    pub(crate) fn into_columns(&self, (out, columns): (&mut [f32], usize), at: usize, x: &[f32]) {
+    pub(crate) fn write_columns(&self, (out, columns): (&mut [f32], usize), at: usize, x: &[f32]) {
         let width = self.w.len();
         if width == 0 {
             return;

@@ -228,11 +228,11 @@ impl PlainOps for Flex {
         let rescale = Rescale { scale: values(&scale), w: values(&w) };
         let columns = last(&out);
         if let Some(data) = owned(&mut out) {
-            rescale.into_columns((data, columns), at, values(&x));
+            rescale.write_columns((data, columns), at, values(&x));
             return out;
         }
         let mut data = values(&out).to_vec();
-        rescale.into_columns((&mut data, columns), at, values(&x));
+        rescale.write_columns((&mut data, columns), at, values(&x));
         let shape = out.shape();
         tensor(data, shape)
     }
