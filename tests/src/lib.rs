@@ -11,6 +11,7 @@ mod attribution_models;
 mod causal;
 mod circuit_search;
 mod circuits;
+mod circuits_models;
 mod clusters;
 mod common;
 mod feature_interventions;

@@ -142,11 +142,14 @@ fn squares_of_blocks(all: Tensor<3>, [n, k, n_r, k_r]: [usize; 4]) -> Result<Vec
     let rows = data.as_slice::<f32>().expect("the dtype is f32");
     par(n, |i| {
         let rows = &rows[i * k * n_r * k_r..][..k * n_r * k_r];
-        Ok(Arch::new().dispatch(Squares { rows, n_r, k_r }))
+        let sums = Arch::new().dispatch(Squares { rows, n_r, k_r });
+        let finite = sums.iter().all(|sum| sum.is_finite());
+        if finite { Ok(sums) } else { Err(LinalgError::NotFinite { matrix: name() }) }
     })
 }
 
-/// Adds up the squares of `k_r` entries of each row at a time, for each of `n_r` blocks.
+/// Adds up the squares of `k_r` entries of each row at a time, for each of `n_r` blocks, in `f64`: squares of
+/// what `f32` holds may be too large for it.
 struct Squares<'a> {
     rows: &'a [f32],
     n_r: usize,
@@ -158,22 +161,21 @@ impl NullaryFnOnce for Squares<'_> {
 
     #[inline(always)]
     fn call(self) -> Vec<f64> {
-        const LANES: usize = 16;
+        const LANES: usize = 8;
         let Self { rows, n_r, k_r } = self;
         let mut sums = vec![0.0; n_r];
         for row in rows.chunks_exact((n_r * k_r).max(1)) {
             for (sum, block) in sums.iter_mut().zip(row.chunks_exact(k_r.max(1))) {
-                let mut lanes = [0.0_f32; LANES];
+                let mut lanes = [0.0_f64; LANES];
                 let (chunks, rest) = block.as_chunks::<LANES>();
                 for chunk in chunks {
                     for lane in 0..LANES {
-                        lanes[lane] += chunk[lane] * chunk[lane];
+                        let x = f64::from(chunk[lane]);
+                        lanes[lane] = x.mul_add(x, lanes[lane]);
                     }
                 }
-                for (lane, x) in lanes.iter_mut().zip(rest) {
-                    *lane += x * x;
-                }
-                *sum += f64::from(lanes.iter().sum::<f32>());
+                let rest = rest.iter().map(|&x| f64::from(x) * f64::from(x));
+                *sum += lanes.iter().copied().chain(rest).sum::<f64>();
             }
         }
         sums

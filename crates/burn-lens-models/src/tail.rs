@@ -29,12 +29,12 @@ impl HookedTransformer {
         if end != pos || first == 0 || first >= end {
             return None;
         }
-        let firing = self.fires();
         let is_behind = |point: &HookPoint| {
             point.layer() == Some(last)
                 || matches!(point, HookPoint::LnFinalScale | HookPoint::LnFinalNormalized)
         };
-        let behind = firing.always.iter().chain(&firing.optional).copied().filter(is_behind);
-        (!behind.into_iter().any(wants)).then_some(pos - first)
+        let firing = self.fires();
+        let mut behind = firing.always.iter().chain(&firing.optional).copied().filter(is_behind);
+        (!behind.any(wants)).then_some(pos - first)
     }
 }

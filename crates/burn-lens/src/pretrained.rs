@@ -1,6 +1,11 @@
 //! A checkpoint, loaded: model and tokenizer.
 
-use std::{collections::BTreeMap, fmt, path::Path, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display},
+    path::Path,
+    str::FromStr,
+};
 
 use burn::tensor::Device;
 use burn_lens_io::{Checkpoint, HubOptions, Tokenizer, resolve, save_safetensors, write_atomically};
@@ -47,7 +52,7 @@ impl FromStr for Process {
     }
 }
 
-impl fmt::Display for Process {
+impl Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none"),
@@ -105,9 +110,7 @@ pub struct Pretrained {
 /// ```
 pub fn from_pretrained(name: &str, options: &LoadOptions) -> Result<Pretrained, Error> {
     let device = options.device.open()?;
-    if !computes(&device, options.dtype) {
-        return Err(Error::UnsupportedDtype { dtype: options.dtype, device: options.device.to_string() });
-    }
+    check_dtype(&device, options.dtype, &options.device)?;
     if name == DEMO {
         let (model, mut tokenizer) = demo::load(options.dtype, &device)?;
         tokenizer.set_default_prepend_bos(model.config().default_prepend_bos);
@@ -120,6 +123,14 @@ pub fn from_pretrained(name: &str, options: &LoadOptions) -> Result<Pretrained, 
         tokenizer.set_default_prepend_bos(model.config().default_prepend_bos);
     }
     finish(name, model, tokenizer, options)
+}
+
+/// Refuses a float type that a device, of that name, does not compute in.
+pub(crate) fn check_dtype(device: &Device, dtype: FloatType, name: impl Display) -> Result<(), Error> {
+    if computes(device, dtype) {
+        return Ok(());
+    }
+    Err(Error::UnsupportedDtype { dtype, device: name.to_string() })
 }
 
 fn load_model(folder: &Path, dtype: FloatType, device: &Device) -> Result<HookedTransformer, Error> {

@@ -13,7 +13,7 @@ use burn_lens_sae::{
 };
 use burn_lens_tensor::{WeightError, burn::tensor::DType};
 
-use crate::{DEMO, Error, demo};
+use crate::{DEMO, Error, demo, pretrained::check_dtype};
 
 /// Loads a dictionary in any of [`SAE_FORMATS`](burn_lens_sae::SAE_FORMATS): a folder, or a weights
 /// file beside its configuration; one of either on the hub, as `OWNER/REPO/PATH`; or
@@ -22,7 +22,7 @@ use crate::{DEMO, Error, demo};
 ///
 /// # Errors
 ///
-/// If the files cannot be found, read or understood.
+/// If the files cannot be found, read or understood, or the device does not compute in the float type.
 ///
 /// ```no_run
 /// use burn_lens::{load_sae, prelude::*, sae::SaeOptions};
@@ -48,6 +48,7 @@ pub fn load_sae_with(
     hub: &HubOptions,
 ) -> Result<Box<dyn SparseAutoencoder>, Error> {
     let name = name.as_ref();
+    check(options)?;
     if name == Path::new(DEMO) {
         return demo::load_sae(options);
     }
@@ -83,6 +84,7 @@ pub fn load_sae_with(
 ///
 /// If the files cannot be read, or a weight is missing, surplus or of another shape.
 pub fn load_crosscoder(path: impl AsRef<Path>, options: &SaeOptions) -> Result<Crosscoder, Error> {
+    check(options)?;
     let files = DictionaryFiles::find(path)?;
     Ok(Crosscoder::read(&mut Checkpoint::open_file(&files.weights)?, options)?)
 }
@@ -97,6 +99,7 @@ pub fn load_cross_layer_transcoder(
     folder: impl AsRef<Path>,
     options: &SaeOptions,
 ) -> Result<CrossLayerTranscoder, Error> {
+    check(options)?;
     let folder = folder.as_ref();
     let config = folder.join("config.yaml");
     let settings = if config.is_file() {
@@ -105,6 +108,11 @@ pub fn load_cross_layer_transcoder(
         Settings::default()
     };
     Ok(CrossLayerTranscoder::read(&mut Checkpoint::open_all(folder)?, &settings, options)?)
+}
+
+/// Refuses a float type that the device does not compute in.
+fn check(options: &SaeOptions) -> Result<(), Error> {
+    check_dtype(&options.device, options.dtype, format_args!("{:?}", options.device))
 }
 
 /// What a `.pt` says beside its tensors.

@@ -220,7 +220,8 @@ fn circuits_are_drawn() {
 fn edges_that_do_not_fit_are_explained() {
     for (code, more, said) in [
         (2, &[][..], "--threshold"),
-        (1, &["--threshold=-1"][..], "at least 0"),
+        (2, &["--threshold=-1"][..], "at least 0"),
+        (2, &["--threshold", "inf"][..], "at least 0"),
         (1, &["--threshold", "1", "--steps", "0"][..], "at least one step"),
         (1, &["--threshold", "1", "--metric", "rank"][..], "no gradient"),
         (2, &["--threshold", "1", "--method", "guess"][..], "acdc"),

@@ -4,7 +4,7 @@ use burn_lens_linalg::{
     CompositionCores, FactoredMatrix, Matrices, baseline, composition_scores, orthonormal_basis,
     principal_angles, subspace_overlap,
 };
-use burn_lens_tensor::burn::tensor::{Tensor, TensorData};
+use burn_lens_tensor::burn::tensor::{DType, Tensor, TensorData};
 use proptest::prelude::*;
 
 use crate::dense::{Case, cases, close, device, random};
@@ -42,6 +42,23 @@ fn parts_of_the_cores_give_parts_of_the_scores() {
     for i in 0..2 {
         (0..2).for_each(|j| close(part.get(&[i, j]), whole.get(&[i + 1, j + 3]), 1.0));
     }
+}
+
+/// Squares of what `f32` holds may be too large for it: 1e20 here.
+#[test]
+fn composition_of_large_circuits_in_f32() {
+    let scores = |scale: f64| {
+        let circuits = |seed: u64, dims: [usize; 3]| {
+            let case = Case { lead: vec![3], dims, seed }.factored();
+            let f32 = |side: Matrices, scale: f64| {
+                Matrices::new(vec![3], side.flat().mul_scalar(scale).cast(DType::F32))
+            };
+            FactoredMatrix::new(f32(case.a(), scale), f32(case.b(), 1.0)).unwrap()
+        };
+        composition_scores(&circuits(1, [20, 4, 12]), &circuits(2, [12, 4, 20])).unwrap()
+    };
+    let (plain, large) = (scores(1.0), scores(1e10));
+    plain.data().iter().zip(large.data()).for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{a} {b}"));
 }
 
 /// Means over random orientations, with their own standard error as the tolerance.

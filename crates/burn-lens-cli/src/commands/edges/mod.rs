@@ -45,6 +45,7 @@ pub(crate) struct EdgesArgs {
         value_name = "T[,T…]",
         value_delimiter = ',',
         num_args = 1..,
+        value_parser = threshold,
         verbatim_doc_comment
     )]
     pub(crate) threshold: Vec<f64>,
@@ -97,6 +98,11 @@ pub(crate) enum Method {
     Acdc,
 }
 
+fn threshold(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "expected a number of at least 0".to_owned())
+}
+
 /// What was found.
 struct Found {
     measure: Measure,
@@ -121,6 +127,9 @@ pub(crate) fn edges(args: &EdgesArgs, progress: &Progress) -> Result<Report, Cli
 }
 
 fn found(args: &EdgesArgs, lens: &Pretrained, progress: &Progress) -> Result<Found, CliError> {
+    let mut thresholds = args.threshold.clone();
+    thresholds.sort_by(f64::total_cmp);
+    thresholds.dedup();
     let [clean, corrupt] = args.pair.tokens(lens)?;
     let reference = || {
         let output = lens.model.run_with_hooks(&clean.input(), &clean.options(), Vec::new())?;
@@ -137,11 +146,11 @@ fn found(args: &EdgesArgs, lens: &Pretrained, progress: &Progress) -> Result<Fou
     };
     let (scores, sweep) = if let Some(at) = gradients {
         let scores = engine.edge_attribution(&corrupt.input(), at)?;
-        let sweep = runs.select(&scores, &args.threshold)?;
+        let sweep = runs.select(&scores, &thresholds)?;
         (Some(scores), sweep)
     } else {
         let counter = progress.counter("pruning", runs.nodes().edges().len());
-        let sweep = runs.prune(&args.threshold, &mut |tested, _| {
+        let sweep = runs.prune(&thresholds, &mut |tested, _| {
             counter.at(tested);
             ControlFlow::Continue(())
         })?;
