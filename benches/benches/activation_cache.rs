@@ -10,7 +10,7 @@ use burn_lens::{
     },
     prelude::*,
 };
-use burn_lens_benches::{GPT2_SMALL, device};
+use burn_lens_benches::{GPT2_SMALL, device, peak_mib};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 #[global_allocator]
@@ -22,6 +22,7 @@ const POS: usize = 256;
 fn activation_cache(c: &mut Criterion) {
     let device = device();
     let model = GPT2_SMALL.model(&device);
+    let before = peak_mib();
     let tokens = GPT2_SMALL.tokens(1, POS, &device);
     let cache = model
         .run_with_cache(&(&tokens).into(), &RunOptions::default(), &CacheOptions::default())
@@ -70,6 +71,9 @@ fn activation_cache(c: &mut Criterion) {
         );
     });
     group.finish();
+    if let (Some(before), Some(after)) = (before, peak_mib()) {
+        println!("memory: {before} MiB with the model loaded, {after} MiB at most");
+    }
 }
 
 criterion_group!(benches, activation_cache);

@@ -6,18 +6,11 @@
 use std::time::Duration;
 
 use burn_lens::analysis::{Circuits, Composition, Folding, SvdInterpreter, VectorType};
-use burn_lens_benches::{GPT2_SMALL, device};
+use burn_lens_benches::{GPT2_SMALL, device, peak_mib};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// The most memory that the process has held, in MiB, where the system says so.
-fn peak_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
-}
 
 fn circuits(c: &mut Criterion) {
     let model = GPT2_SMALL.model(&device());

@@ -20,7 +20,7 @@ use burn_lens::{
     sae::{SaeOptions, read_sae_lens},
     tensor::{AnyTensor, MemoryWeights},
 };
-use burn_lens_benches::{GELU_1L, device};
+use burn_lens_benches::{GELU_1L, device, peak_mib};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 #[global_allocator]
@@ -80,13 +80,6 @@ fn dictionary(model: &HookedTransformer, tokens: &TokenTable, seed: u64) -> SaeF
     let options = SaeOptions::on(&device);
     SaeFeatures::new(read_sae_lens(&config, "bench", &mut weights, &options).expect("a dictionary"))
         .expect("it names its hook")
-}
-
-/// The most memory that the process has held, in MiB, where the system says so.
-fn peak_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 /// How long something took: by the clock, and of all cores where the system says so, which other

@@ -17,7 +17,7 @@ use burn_lens::{
     burn::tensor::TensorData,
     prelude::*,
 };
-use burn_lens_benches::{GPT2_SMALL, device};
+use burn_lens_benches::{GPT2_SMALL, device, peak_mib};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -52,7 +52,7 @@ fn main() {
         }
     }
     print_table(&table);
-    println!("\npeak {} MB", peak_mb());
+    println!("\npeak {} MiB", peak_mib().unwrap_or(0));
 }
 
 /// What each step reuses, none for a plain loop; and of how many cells one stands for all.
@@ -134,11 +134,4 @@ fn cpu_seconds() -> f64 {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
     (ticks(11) + ticks(12)) / TICKS
-}
-
-fn peak_mb() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    let kb = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|text| text.parse::<usize>().ok());
-    kb.unwrap_or(0) / 1024
 }

@@ -76,3 +76,11 @@ impl Shape {
         Tensor::from_data(TensorData::new(ids, [batch, pos]), device)
     }
 }
+
+/// The most memory that the process has held, in MiB, where the system says so.
+#[must_use]
+pub fn peak_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+}

@@ -78,11 +78,14 @@ pub fn random_parameters(config: &ModelConfig, seed: u64, device: &Device, dtype
         let shape = param.shape(&config.dims());
         let tensor = if let [rows, cols] = shape[..] {
             let mut rng = stream(seed, param);
-            let values: Vec<f64> = match Normal::new(0.0, deviation) {
-                Ok(normal) => (0..rows * cols).map(|_| normal.sample(&mut rng)).collect(),
-                Err(_) => vec![0.0; rows * cols], // only for a deviation that is not finite
+            let normal = Normal::new(0.0, deviation).ok(); // none only for a deviation that is not finite
+            let values = (0..rows * cols).map(|_| normal.map_or(0.0, |normal| normal.sample(&mut rng)));
+            // In the type that is kept, so that a large matrix is not held twice.
+            let data = match dtype {
+                FloatType::F64 => TensorData::new(values.collect::<Vec<f64>>(), [rows, cols]),
+                _ => TensorData::new(values.map(|value| value as f32).collect(), [rows, cols]),
             };
-            Tensor::<2>::from_data(TensorData::new(values, [rows, cols]), (device, dtype.dtype())).into()
+            Tensor::<2>::from_data(data, (device, dtype.dtype())).into()
         } else {
             let ones = matches!(
                 param,

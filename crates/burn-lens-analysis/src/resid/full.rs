@@ -6,6 +6,7 @@ use burn_lens_tensor::{AnyTensor, Slice};
 
 use super::{
     Component, FrozenNorm, Place, ResidStack, Residuals, StackOptions, decompose::written_by, reader::Reader,
+    rows::Rows,
 };
 use crate::AnalysisError;
 
@@ -33,11 +34,15 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         let place = self.place(options)?;
         let reader = Reader::new(self, place, options, project_output_onto)?;
         self.need("get_full_resid_decomposition", &self.full_hooks(place, expand_neurons))?;
-        let (mut components, mut rows) = self.head_rows(place, options, &reader)?;
+        let of_mlps = if expand_neurons {
+            self.neuron_count(place, &Slice::All)?
+        } else {
+            self.mlp_layers(place).len()
+        };
+        let mut rows = Rows::new(self.head_count(place) + of_mlps + self.embeddings().len() + 1);
+        self.push_heads(place, options, &reader, &mut rows)?;
         if expand_neurons {
-            let (neurons, values) = self.neuron_rows(place, options, &Slice::All, &reader)?;
-            components.extend(neurons);
-            rows.extend(values);
+            self.push_neurons(place, options, &Slice::All, &reader, &mut rows)?;
         }
         let mlps = if expand_neurons { Vec::new() } else { self.mlp_layers(place) };
         let whole = mlps.into_iter().map(Component::MlpOut).chain(self.embeddings());
@@ -45,16 +50,15 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         for component in whole {
             let row = self.sublayer(component, options)?;
             shape = Some(row.dims());
-            components.push(component);
-            rows.push(reader.row(row));
+            rows.push([component], reader.row(row));
         }
         let Some(shape) = shape else {
             let reason = "the model fires no embedding, with which its stream begins".to_owned();
             return Err(AnalysisError::Refused { what: "a decomposition of the whole stream", reason });
         };
-        components.push(Component::Bias);
-        rows.push(reader.row(self.accumulated_bias(place, expand_neurons, &options.pos_slice, shape)?));
-        let mut stack = self.finish("get_full_resid_decomposition", (components, rows), options, &reader)?;
+        let bias = self.accumulated_bias(place, expand_neurons, &options.pos_slice, shape)?;
+        rows.push([Component::Bias], reader.row(bias));
+        let mut stack = rows.into_stack("get_full_resid_decomposition", options, &reader, self)?;
         stack.is_resid = project_output_onto.is_none();
         Ok(stack)
     }

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn_lens_hooks::{ActivationCache, HookPoint, HookedModel, ModelWeights, Param};
 use burn_lens_tensor::{Slice, TypedTensor};
 
-use super::{Component, FrozenNorm, Place, ResidStack, Residuals, StackOptions, reader::Reader};
+use super::{Component, FrozenNorm, Place, ResidStack, Residuals, StackOptions, reader::Reader, rows::Rows};
 use crate::AnalysisError;
 
 impl<M: HookedModel + ?Sized> Residuals<'_, M> {
@@ -76,11 +76,12 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         let place = self.place(options)?;
         let reader = Reader::new(self, place, options, None)?;
         self.need("stack_head_results", &self.head_hooks(place))?;
-        let (mut components, mut rows) = self.head_rows(place, options, &reader)?;
+        let mut rows = Rows::new(self.head_count(place) + usize::from(incl_remainder));
+        self.push_heads(place, options, &reader, &mut rows)?;
         if incl_remainder {
-            self.push_remainder(place, options, &reader, (&mut components, &mut rows))?;
+            self.push_remainder(place, options, &reader, &mut rows)?;
         }
-        self.finish("stack_head_results", (components, rows), options, &reader)
+        rows.into_stack("stack_head_results", options, &reader, self)
     }
 
     /// The hooks of which one gives the results of each block before `place`.
@@ -91,18 +92,24 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
             .collect()
     }
 
-    pub(crate) fn head_rows(
+    /// How many heads write before `place`.
+    pub(crate) fn head_count(&self, place: Place) -> usize {
+        self.attn_layers(place).len() * self.dims.n_heads
+    }
+
+    /// Adds what each head writes before `place`.
+    pub(crate) fn push_heads(
         &self,
         place: Place,
         options: &StackOptions,
         reader: &Reader,
-    ) -> Result<(Vec<Component>, Vec<Tensor<4>>), AnalysisError> {
-        let (mut components, mut rows) = (Vec::new(), Vec::new());
+        rows: &mut Rows,
+    ) -> Result<(), AnalysisError> {
         for layer in self.attn_layers(place) {
-            components.extend((0..self.dims.n_heads).map(|head| Component::Head(layer, head)));
-            rows.push(self.heads_of(layer, &options.pos_slice, reader)?);
+            let heads = (0..self.dims.n_heads).map(|head| Component::Head(layer, head));
+            rows.push(heads, self.heads_of(layer, &options.pos_slice, reader)?);
         }
-        Ok((components, rows))
+        Ok(())
     }
 
     fn heads_of(&self, layer: usize, pos: &Slice, reader: &Reader) -> Result<Tensor<4>, AnalysisError> {
@@ -142,40 +149,18 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         place: Place,
         options: &StackOptions,
         reader: &Reader,
-        (components, rows): (&mut Vec<Component>, &mut Vec<Tensor<4>>),
+        rows: &mut Rows,
     ) -> Result<(), AnalysisError> {
         if options.normalize == super::Normalize::Lens {
             let reason = "rows normalized one by one do not sum to the stream: use Normalize::Attribution";
             return Err(AnalysisError::Refused { what: "incl_remainder", reason: reason.to_owned() });
         }
-        let mut remainder = reader.row(self.whole(place, options)?);
-        for row in rows.iter() {
-            remainder = remainder - row.clone().sum_dim(0);
-        }
-        components.push(Component::Remainder);
-        rows.push(remainder);
+        let whole = reader.row(self.whole(place, options)?);
+        let remainder = match rows.sum() {
+            None => whole,
+            Some(sum) => whole - sum,
+        };
+        rows.push([Component::Remainder], remainder);
         Ok(())
-    }
-
-    /// Joins rows that a reader made.
-    pub(crate) fn finish(
-        &self,
-        what: &'static str,
-        (components, rows): (Vec<Component>, Vec<Tensor<4>>),
-        options: &StackOptions,
-        reader: &Reader,
-    ) -> Result<ResidStack, AnalysisError> {
-        if components.is_empty() {
-            let reason = "nothing of this kind writes before this layer, and no remainder was asked for";
-            return Err(AnalysisError::Empty { what, reason: reason.to_owned() });
-        }
-        let values = if rows.len() == 1 { rows.into_iter().next() } else { Some(Tensor::cat(rows, 0)) };
-        let values = values.expect("one row at least");
-        let is_resid = values.dims()[3] == self.dims.d_model;
-        let mut stack = ResidStack::new(components, values, options.pos_slice.clone())?;
-        stack.has_batch_dim = self.cache.has_batch_dim();
-        stack.normalized = reader.normalized;
-        stack.is_resid = is_resid;
-        Ok(stack)
     }
 }

@@ -13,6 +13,7 @@ mod logit_attrs;
 mod neurons;
 mod normalize;
 mod reader;
+mod rows;
 mod stack;
 mod streams;
 

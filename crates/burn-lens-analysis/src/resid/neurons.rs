@@ -4,7 +4,9 @@ use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, HookedModel, ModelWeights, Param};
 use burn_lens_tensor::{Indices, Slice};
 
-use super::{Component, FrozenNorm, Place, ResidStack, Residuals, StackOptions, reader::Reader, slice_axis};
+use super::{
+    Component, FrozenNorm, Place, ResidStack, Residuals, StackOptions, reader::Reader, rows::Rows, slice_axis,
+};
 use crate::AnalysisError;
 
 /// Which neurons, and what of them.
@@ -64,11 +66,14 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
     ) -> Result<ResidStack, AnalysisError> {
         let place = self.place(options)?;
         let reader = Reader::new(self, place, options, neurons.project_output_onto.as_ref())?;
-        let (mut components, mut rows) = self.neuron_rows(place, options, &neurons.neuron_slice, &reader)?;
+        self.need("results of neurons", &self.neuron_hooks(place))?;
+        let count = self.neuron_count(place, &neurons.neuron_slice)?;
+        let mut rows = Rows::new(count + usize::from(neurons.incl_remainder));
+        self.push_neurons(place, options, &neurons.neuron_slice, &reader, &mut rows)?;
         if neurons.incl_remainder {
-            self.push_remainder(place, options, &reader, (&mut components, &mut rows))?;
+            self.push_remainder(place, options, &reader, &mut rows)?;
         }
-        let mut stack = self.finish("stack_neuron_results", (components, rows), options, &reader)?;
+        let mut stack = rows.into_stack("stack_neuron_results", options, &reader, self)?;
         stack.is_resid = neurons.project_output_onto.is_none();
         Ok(stack)
     }
@@ -84,31 +89,38 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         Ok(whole.dims().iter().product::<usize>() as u64 * whole.dtype().size() as u64 * rows as u64)
     }
 
-    pub(crate) fn neuron_rows(
+    /// The hooks of which each gives the results of a block before `place`.
+    pub(crate) fn neuron_hooks(&self, place: Place) -> Vec<Vec<HookPoint>> {
+        self.mlp_layers(place).into_iter().map(|layer| vec![HookPoint::MlpPost(layer)]).collect()
+    }
+
+    /// How many neurons of a slice write before `place`.
+    pub(crate) fn neuron_count(&self, place: Place, slice: &Slice) -> Result<usize, AnalysisError> {
+        match self.mlp_layers(place).len() {
+            0 => Ok(0),
+            layers => Ok(layers * self.neurons(slice)?.len()),
+        }
+    }
+
+    /// Adds what each neuron of a slice writes before `place`.
+    pub(crate) fn push_neurons(
         &self,
         place: Place,
         options: &StackOptions,
-        neuron_slice: &Slice,
+        slice: &Slice,
         reader: &Reader,
-    ) -> Result<(Vec<Component>, Vec<Tensor<4>>), AnalysisError> {
-        let layers = self.mlp_layers(place);
-        let groups: Vec<_> = layers.iter().map(|&layer| vec![HookPoint::MlpPost(layer)]).collect();
-        self.need("results of neurons", &groups)?;
-        let kept = match (layers.is_empty(), self.neurons(neuron_slice)) {
-            (true, _) => Vec::new(),
-            (false, kept) => kept?,
-        };
-        let (mut components, mut rows) = (Vec::new(), Vec::new());
-        for layer in layers {
-            components.extend(kept.iter().map(|&neuron| Component::Neuron(layer, neuron)));
+        rows: &mut Rows,
+    ) -> Result<(), AnalysisError> {
+        for layer in self.mlp_layers(place) {
             let write = match self.mlp_write_norm(layer) {
                 None => None,
                 Some(site) => Some(FrozenNorm::of(self, site, &options.pos_slice)?),
             };
-            let (post, w_out) = self.units_of_post(layer, &options.pos_slice, neuron_slice)?;
-            rows.push(reader.factored(post, w_out, write));
+            let (post, w_out) = self.units_of_post(layer, &options.pos_slice, slice)?;
+            let neurons = self.neurons(slice)?.into_iter().map(|neuron| Component::Neuron(layer, neuron));
+            rows.push(neurons, reader.factored(post, w_out, write));
         }
-        Ok((components, rows))
+        Ok(())
     }
 
     fn neurons(&self, slice: &Slice) -> Result<Vec<usize>, AnalysisError> {

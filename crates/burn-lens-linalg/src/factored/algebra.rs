@@ -30,19 +30,10 @@ impl FactoredMatrix {
         if self.rdim() != x.flat().dims()[1] {
             return Err(self.misfit(&x.shape(), false));
         }
-        let (this, x_map) = self.broadcast_with(x.lead())?;
-        let shared = x.lead().is_empty();
-        if self.rdim() > self.mdim() {
-            let right = if shared {
-                this.right.behind(x.flat().squeeze_dim::<2>(0).transpose())
-            } else {
-                let x = Side { outer: None, inner: x.flat().transpose(), map: x_map };
-                Side::new(product(x.dense(), this.right.dense()))
-            };
-            return Ok(this.with(this.left.clone(), right));
-        }
-        let left = Side::new(product(this.left.dense(), this.right.dense().transpose()));
-        let right = Side { outer: None, inner: x.flat().transpose(), map: x_map };
+        let (this, map) = self.broadcast_with(x.lead())?;
+        let sheet = x.lead().is_empty().then(|| x.flat().squeeze_dim::<2>(0).transpose());
+        let x = Side { outer: None, inner: x.flat().transpose(), map };
+        let (right, left) = multiplied(&this.right, &this.left, x, sheet);
         Ok(this.with(left, right))
     }
 
@@ -61,8 +52,11 @@ impl FactoredMatrix {
         if self.ldim() != x.flat().dims()[2] {
             return Err(self.misfit(&x.shape(), true));
         }
-        let transposed = Matrices::new(x.lead().to_vec(), x.flat().transpose());
-        Ok(self.t().matmul(transposed)?.t())
+        let (this, map) = self.broadcast_with(x.lead())?;
+        let sheet = x.lead().is_empty().then(|| x.flat().squeeze_dim::<2>(0));
+        let (left, right) =
+            multiplied(&this.left, &this.right, Side { outer: None, inner: x.flat(), map }, sheet);
+        Ok(this.with(left, right))
     }
 
     /// `M N` with another factored matrix; the smaller of the two inner dimensions is kept.
@@ -192,4 +186,17 @@ impl Neg for &FactoredMatrix {
     fn neg(self) -> FactoredMatrix {
         self * -1.0
     }
+}
+
+/// The sides of a product with `x` `[rows, near.rows()]` before its side `near`; a `sheet` is an `x` that all
+/// leading indices share. The inner dimension stays as small as it can.
+fn multiplied(near: &Side, far: &Side, x: Side, sheet: Option<Tensor<2>>) -> (Side, Side) {
+    if near.rows() <= near.mid() {
+        return (x, Side::new(product(far.dense(), near.dense().transpose())));
+    }
+    let near = match sheet {
+        Some(sheet) => near.behind(sheet),
+        None => Side::new(product(x.dense(), near.dense())),
+    };
+    (near, far.clone())
 }

@@ -8,8 +8,9 @@ use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 use super::{
+    half::Value,
     path::dispatch,
-    product::Weights,
+    product::Operand,
     rows::{LANES, total},
 };
 
@@ -29,10 +30,10 @@ const fn strip(rows: usize) -> usize {
 }
 
 /// `out += x w` for the columns from `first` on, of which `out` holds `columns` a row.
-struct Strip<'a> {
+struct Strip<'a, E> {
     x: &'a [f32],
     inner: usize,
-    w: Weights<'a>,
+    w: Operand<'a, E>,
     /// The distance between rows of row-major weights.
     stride: usize,
     first: usize,
@@ -40,33 +41,33 @@ struct Strip<'a> {
     columns: usize,
 }
 
-impl NullaryFnOnce for Strip<'_> {
+impl<E: Value> NullaryFnOnce for Strip<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
         match self.w {
-            Weights::Rows(w) => self.by_rows(w),
-            Weights::Columns(w) => self.by_columns(w),
+            Operand::Rows(w) => self.by_rows(w),
+            Operand::Columns(w) => self.by_columns(w),
         }
     }
 }
 
-impl Strip<'_> {
+impl<E: Value> Strip<'_, E> {
     #[inline(always)]
-    fn by_rows(self, w: &[f32]) {
+    fn by_rows(self, w: &[E]) {
         let Self { x, inner, stride, first, out, columns, .. } = self;
         let of = |k: usize| &w[k * stride + first..][..columns];
         let whole = inner / TERMS * TERMS;
         for k in (0..whole).step_by(TERMS) {
-            let w: [&[f32]; TERMS] =
+            let w: [&[E]; TERMS] =
                 [of(k), of(k + 1), of(k + 2), of(k + 3), of(k + 4), of(k + 5), of(k + 6), of(k + 7)];
             for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
                 let x = x[k..].first_chunk::<TERMS>().expect("a whole group");
                 for at in 0..columns {
                     let mut sum = out[at];
                     for term in 0..TERMS {
-                        sum = x[term].mul_add(w[term][at], sum);
+                        sum = x[term].mul_add(w[term][at].wide(), sum);
                     }
                     out[at] = sum;
                 }
@@ -75,14 +76,14 @@ impl Strip<'_> {
         for k in whole..inner {
             for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
                 for (out, w) in out.iter_mut().zip(of(k)) {
-                    *out = x[k].mul_add(*w, *out);
+                    *out = x[k].mul_add(w.wide(), *out);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn by_columns(self, w: &[f32]) {
+    fn by_columns(self, w: &[E]) {
         const AT_ONCE: usize = 4;
         let Self { x, inner, first, out, columns, .. } = self;
         let of = |column: usize| &w[(first + column) * inner..][..inner];
@@ -113,23 +114,23 @@ impl Strip<'_> {
 
 /// `lanes += x w`, lane by lane.
 #[inline(always)]
-fn added(lanes: &mut [f32; LANES], x: &[f32; LANES], w: &[f32; LANES]) {
+fn added<E: Value>(lanes: &mut [f32; LANES], x: &[f32; LANES], w: &[E; LANES]) {
     for lane in 0..LANES {
-        lanes[lane] = x[lane].mul_add(w[lane], lanes[lane]);
+        lanes[lane] = x[lane].mul_add(w[lane].wide(), lanes[lane]);
     }
 }
 
 /// `lanes += x w` for what is left of a vector behind whole chunks.
 #[inline(always)]
-fn added_rest(lanes: &mut [f32; LANES], x: &[f32], w: &[f32]) {
+fn added_rest<E: Value>(lanes: &mut [f32; LANES], x: &[f32], w: &[E]) {
     for ((lane, x), w) in lanes.iter_mut().zip(x).zip(w) {
-        *lane = x.mul_add(*w, *lane);
+        *lane = x.mul_add(w.wide(), *lane);
     }
 }
 
 /// Products of `x` with four vectors of its length.
 #[inline(always)]
-fn four_dots(x: &[f32], [a, b, c, d]: [&[f32]; 4]) -> [f32; 4] {
+fn four_dots<E: Value>(x: &[f32], [a, b, c, d]: [&[E]; 4]) -> [f32; 4] {
     let [mut of_a, mut of_b, mut of_c, mut of_d] = [[0.0_f32; LANES]; 4];
     let (chunks, rest) = x.as_chunks::<LANES>();
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -150,13 +151,13 @@ fn four_dots(x: &[f32], [a, b, c, d]: [&[f32]; 4]) -> [f32; 4] {
 /// The product of two vectors, in four times as many sums as there are lanes: one alone would wait
 /// for each addition to end.
 #[inline(always)]
-fn dot(x: &[f32], w: &[f32]) -> f32 {
+fn dot<E: Value>(x: &[f32], w: &[E]) -> f32 {
     const SUMS: usize = 4 * LANES;
     let mut sums = [0.0_f32; SUMS];
     let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<SUMS>(), w.as_chunks::<SUMS>());
     for (x, w) in x.iter().zip(w) {
         for at in 0..SUMS {
-            sums[at] = x[at].mul_add(w[at], sums[at]);
+            sums[at] = x[at].mul_add(w[at].wide(), sums[at]);
         }
     }
     let mut lanes = [0.0_f32; LANES];
@@ -172,9 +173,9 @@ fn dot(x: &[f32], w: &[f32]) -> f32 {
 }
 
 /// `x w + b`, as [`linear`](super::product::linear) gives it; `x` is not empty.
-pub(super) fn few_rows(
+pub(super) fn few_rows<E: Value>(
     x: &[f32],
-    w: Weights<'_>,
+    w: Operand<'_, E>,
     b: Option<&[f32]>,
     [rows, columns]: [usize; 2],
 ) -> Vec<f32> {

@@ -13,6 +13,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod few_rows;
+pub(crate) mod half;
 pub(crate) mod loss;
 mod math;
 pub(crate) mod norm;

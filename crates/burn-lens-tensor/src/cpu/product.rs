@@ -6,38 +6,52 @@
 
 use super::{
     few_rows::{self, few_rows},
+    half::Value,
     raw::{self, Matrix},
 };
 
-/// How the weights of a product lie in memory.
+/// A matrix of a product, as it lies in memory.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Weights<'a> {
-    /// `[inner, columns]`
-    Rows(&'a [f32]),
-    /// `[columns, inner]`: the transpose of what is multiplied, as a tied unembedding is.
-    Columns(&'a [f32]),
+pub(crate) enum Operand<'a, E = f32> {
+    /// `[rows, columns]`
+    Rows(&'a [E]),
+    /// `[columns, rows]`: the transpose of what is multiplied, as a tied unembedding is.
+    Columns(&'a [E]),
 }
 
-impl<'a> Weights<'a> {
-    fn matrix(self, inner: usize, columns: usize) -> Matrix<'a> {
+impl<'a> Operand<'a> {
+    fn matrix(self, rows: usize, columns: usize) -> Matrix<'a> {
         match self {
             Self::Rows(data) => Matrix { data, start: 0, strides: [columns, 1] },
-            Self::Columns(data) => Matrix { data, start: 0, strides: [1, inner] },
+            Self::Columns(data) => Matrix { data, start: 0, strides: [1, rows] },
         }
     }
 }
 
-/// `x w + b`.
+/// `x w + b`, with weights that may be of half precision: a few rows read those where they lie, more rows from
+/// a copy in `f32`.
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, inner]`, `w`: `[inner, columns]`, `b`: `[columns]`; returns `[rows, columns]`
-pub(crate) fn linear(x: &[f32], w: Weights<'_>, b: Option<&[f32]>, [rows, columns]: [usize; 2]) -> Vec<f32> {
-    let inner = x.len() / rows.max(1);
-    if !x.is_empty() && columns > 0 && rows <= few_rows::MOST {
+pub(crate) fn linear<E: Value>(
+    x: Operand<'_>,
+    w: Operand<'_, E>,
+    b: Option<&[f32]>,
+    [rows, inner, columns]: [usize; 3],
+) -> Vec<f32> {
+    if let Operand::Rows(x) = x
+        && !x.is_empty()
+        && columns > 0
+        && rows <= few_rows::MOST
+    {
         return few_rows(x, w, b, [rows, columns]);
     }
-    let w = w.matrix(inner, columns);
-    let x = Matrix { data: x, start: 0, strides: [inner, 1] };
-    raw::new_product([rows, inner, columns], x, w, b)
+    let (Operand::Rows(data) | Operand::Columns(data)) = w;
+    let data = E::numbers(data);
+    let w = match w {
+        Operand::Rows(_) => Operand::Rows(&data),
+        Operand::Columns(_) => Operand::Columns(&data),
+    };
+    raw::new_product([rows, inner, columns], x.matrix(rows, inner), w.matrix(inner, columns), b)
 }

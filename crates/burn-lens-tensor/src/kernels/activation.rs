@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use burn::tensor::{Tensor, activation as composed};
 
-use super::{RowOp, fused};
+use super::{RowOp, fused, half, in_f32, widened};
 use crate::backend;
 
 /// A smooth activation function.
@@ -28,6 +28,9 @@ pub fn activation<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
     if fused(&x, true) {
         return backend::map(x, RowOp::Activation(act));
     }
+    if half(&x) {
+        return in_f32(x, |x| activation(x, act));
+    }
     match act {
         Activation::Gelu => composed::gelu(x),
         Activation::GeluTanh => {
@@ -48,6 +51,9 @@ pub fn activation<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
 pub fn gated<const D: usize>(x: Tensor<D>, y: Tensor<D>, act: Activation) -> Tensor<D> {
     if fused(&x, true) && fused(&y, true) && x.dims() == y.dims() {
         return backend::gated(x, y, act);
+    }
+    if half(&x) && half(&y) && x.dims() == y.dims() {
+        return in_f32(x, |x| backend::gated(x, widened(y), act));
     }
     activation(x, act) * y
 }

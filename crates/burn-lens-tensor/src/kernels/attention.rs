@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use burn::tensor::Tensor;
 
-use super::fused;
+use super::{fused, half, in_f32, widened};
 use crate::backend;
 
 /// Which keys each query sees.
@@ -83,7 +83,11 @@ fn have_kernels(tensors: &[&Tensor<4>], sinks: Option<&Tensor<1>>) -> bool {
 /// - returns: `[batch, n_heads, pos, key_pos]`
 #[must_use]
 pub fn scores(q: &Tensor<4>, k: &Tensor<4>, how: &AttentionScores) -> Option<Tensor<4>> {
-    have_kernels(&[q, k], None).then(|| backend::attention_scores(q.clone(), k.clone(), how.clone()))
+    let scores = |q, k| backend::attention_scores(q, k, how.clone());
+    if half(q) && half(k) {
+        return Some(in_f32(q.clone(), |q| scores(q, widened(k.clone()))));
+    }
+    have_kernels(&[q, k], None).then(|| scores(q.clone(), k.clone()))
 }
 
 /// Softmax over keys (and each head's sink, which is then dropped), zero for queries that see
@@ -101,6 +105,10 @@ pub fn pattern(
     sinks: Option<&Tensor<1>>,
     how: &AttentionScores,
 ) -> Result<Tensor<4>, Tensor<4>> {
+    if half(&scores) && sinks.is_none_or(half) {
+        let sinks = sinks.cloned().map(widened);
+        return Ok(in_f32(scores, |scores| backend::attention_pattern(scores, sinks, how.clone())));
+    }
     if !have_kernels(&[&scores], sinks) {
         return Err(scores);
     }
@@ -115,11 +123,14 @@ pub fn pattern(
 /// - returns: `[batch, pos, n_heads, d_head]`
 #[must_use]
 pub fn mixed(pattern: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
+    if half(pattern) && half(v) {
+        return Some(in_f32(pattern.clone(), |p| backend::attention_mixed(p, widened(v.clone()))));
+    }
     have_kernels(&[pattern, v], None).then(|| backend::attention_mixed(pattern.clone(), v.clone()))
 }
 
-/// All of attention without storing scores or pattern; `None` where there is no kernel. The
-/// same bits as [`scores`], [`pattern`] and [`mixed`] one after the other.
+/// All of attention without storing scores or pattern; `None` where there is no kernel, as for half types, whose
+/// scores and pattern are rounded. The same bits as [`scores`], [`pattern`] and [`mixed`] one after the other.
 ///
 /// # Shapes
 ///

@@ -2,7 +2,7 @@
 //!
 //! Each is one function over burn tensors. On the CPU in `f32` it runs a vectorized kernel, with
 //! its gradient; everywhere else it is composed of burn's operations. `fused` is the one place
-//! that decides. Both ways compute the same to a few units of the last place, and the kernels
+//! that decides; half types are computed in `f32` there and rounded. Both ways compute the same to a few units of the last place, and the kernels
 //! give the same bits whatever the instructions, the number of threads and, but for products with
 //! weights, the batch.
 
@@ -56,6 +56,26 @@ impl RowOp {
 #[must_use]
 pub fn available(device: &Device, dtype: DType) -> bool {
     backend::has_kernels(device, dtype)
+}
+
+/// Whether `x` is of half precision where there are kernels for `f32`: those compute, and what they give is
+/// rounded.
+fn half<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.dtype(), DType::BF16 | DType::F16) && !x.is_autodiff() && available(&x.device(), DType::F32)
+}
+
+/// `x` in `f32`, where it is [`half`].
+fn widened<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    backend::converted(x, DType::F32)
+}
+
+/// `f` of an `x` that is [`half`], in `f32`; the result is of the type of `x` again.
+fn in_f32<const D: usize, const D2: usize>(
+    x: Tensor<D>,
+    f: impl FnOnce(Tensor<D>) -> Tensor<D2>,
+) -> Tensor<D2> {
+    let dtype = x.dtype();
+    backend::converted(f(widened(x)), dtype)
 }
 
 /// Whether kernels compute what is made of `x`.

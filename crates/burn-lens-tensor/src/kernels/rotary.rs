@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::{RowOp, fused};
+use super::{RowOp, fused, half, in_f32};
 use crate::backend;
 
 /// Sine and cosine of every pair of dimensions at some positions, on the host.
@@ -38,5 +38,12 @@ impl Turns {
 #[must_use]
 pub fn rotate(x: Tensor<4>, turns: &Turns, composed: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
     let [_, _, _, d_head] = x.dims();
-    if fused(&x, true) { backend::map(x, RowOp::Rotate(turns.clone(), d_head)) } else { composed(x) }
+    let turned = |x| backend::map(x, RowOp::Rotate(turns.clone(), d_head));
+    if fused(&x, true) {
+        turned(x)
+    } else if half(&x) {
+        in_f32(x, turned)
+    } else {
+        composed(x)
+    }
 }

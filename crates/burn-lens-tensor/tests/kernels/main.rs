@@ -3,4 +3,5 @@
 mod attention;
 mod common;
 mod gradients;
+mod halves;
 mod rows;

@@ -177,7 +177,11 @@ fn products_with_a_matrix() {
             let found = kernels::linear(x.clone(), w.clone(), Some(b));
             close(&what, found, kernels::linear(exact.clone(), exact_w.clone(), Some(exact_b)), PRODUCT, 4.0);
             let found = kernels::linear(x, w.clone().transpose().reshape([columns, inner]).transpose(), None);
-            close(&what, found, kernels::linear(exact, exact_w, None), PRODUCT, 4.0);
+            close(&what, found, kernels::linear(exact, exact_w.clone(), None), PRODUCT, 4.0);
+            // What is multiplied may be a transposed view too.
+            let [x, exact] = random(13, [inner, rows], 1.0).map(Tensor::transpose);
+            let found = kernels::linear(x.unsqueeze::<3>(), w, None);
+            close(&what, found, kernels::linear(exact.unsqueeze::<3>(), exact_w, None), PRODUCT, 4.0);
         }
     });
 }

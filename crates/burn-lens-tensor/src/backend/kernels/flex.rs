@@ -8,7 +8,7 @@ use burn::{
         flex::{FlexTensor, Layout},
         tensor::FloatTensor,
     },
-    tensor::{Bytes, DType, Shape},
+    tensor::{Bytes, DType, Shape, bf16, f16},
 };
 
 use super::{Given, KernelOps, PlainOps};
@@ -16,9 +16,10 @@ use crate::{
     cpu::{
         activation::{Gated, Slope, SoftCap, SoftCapSlope},
         attention::{self, Heads, Scoring},
+        half,
         loss::{NegativeLogLikelihood, NegativeLogLikelihoodSlope},
         norm::{Center, Normalize, NormalizeSlope, Rescale, RootMeanSquare},
-        product::{self, Weights},
+        product::{self, Operand},
         rotary::Rotate,
         rows::{self, PairKernel, RowKernel},
         softmax::{LogSoftmax, LogSoftmaxSlope, Softmax, SoftmaxSlope},
@@ -33,7 +34,7 @@ fn tensor(values: Vec<f32>, shape: Shape) -> FlexTensor {
 
 /// `x` in row-major order.
 fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.as_slice::<f32>().is_some() { x } else { x.to_contiguous() }
+    if x.layout().contiguous_offsets().is_some() { x } else { x.to_contiguous() }
 }
 
 /// The values of a tensor in row-major order.
@@ -176,34 +177,56 @@ fn scoring<'a>(how: &'a AttentionScores, sinks: Option<&'a FlexTensor>) -> Scori
     }
 }
 
-/// A weight matrix, in one of the layouts that products take.
+/// A matrix of a product, in one of the layouts that products take.
 enum Held {
     Rows(FlexTensor),
     Columns(FlexTensor),
 }
 
 impl Held {
-    fn of(w: FlexTensor) -> Self {
-        let (shape, strides) = (w.layout().shape(), w.layout().strides());
-        if strides[0] == 1 && strides[1] == shape[0].cast_signed() && shape[0] > 1 {
-            Self::Columns(w)
-        } else {
-            Self::Rows(contiguous(w))
-        }
+    /// `[.., columns]` as one matrix.
+    fn of(x: FlexTensor) -> Self {
+        let (shape, strides) = (x.layout().shape(), x.layout().strides());
+        let by_columns = match shape.len().checked_sub(2) {
+            None => false,
+            Some(at) => {
+                let rows = shape[at];
+                let one_matrix = shape[..at].iter().all(|&len| len == 1) && rows > 1;
+                one_matrix && strides[at] == 1 && strides[at + 1] == rows.cast_signed()
+            }
+        };
+        if by_columns { Self::Columns(x) } else { Self::Rows(contiguous(x)) }
     }
 
-    fn weights(&self, inner: usize, columns: usize) -> Weights<'_> {
-        let (Self::Rows(w) | Self::Columns(w)) = self;
-        assert_eq!(w.layout().shape()[0], inner, "linear: x and w disagree about d_in");
-        let data = &w.storage::<f32>()[w.layout().start_offset()..][..inner * columns];
+    fn tensor(&self) -> &FlexTensor {
+        let (Self::Rows(x) | Self::Columns(x)) = self;
+        x
+    }
+
+    /// The matrix among the values that the tensor has in memory.
+    fn operand<'a, E>(&self, storage: &'a [E]) -> Operand<'a, E> {
+        let layout = self.tensor().layout();
+        let data = &storage[layout.start_offset()..][..layout.num_elements()];
         match self {
-            Self::Rows(_) => Weights::Rows(data),
-            Self::Columns(_) => Weights::Columns(data),
+            Self::Rows(_) => Operand::Rows(data),
+            Self::Columns(_) => Operand::Columns(data),
         }
     }
 }
 
 impl PlainOps for Flex {
+    fn converted(x: FloatTensor<Self>, to: DType) -> FloatTensor<Self> {
+        let x = contiguous(x);
+        let bytes = match (x.dtype(), to) {
+            (DType::BF16, _) => x.as_slice().map(|x| Bytes::from_elems(half::converted::<bf16, f32>(x))),
+            (DType::F16, _) => x.as_slice().map(|x| Bytes::from_elems(half::converted::<f16, f32>(x))),
+            (_, DType::BF16) => x.as_slice().map(|x| Bytes::from_elems(half::converted::<f32, bf16>(x))),
+            (_, _) => x.as_slice().map(|x| Bytes::from_elems(half::converted::<f32, f16>(x))),
+        };
+        let bytes = bytes.expect("the tensor is contiguous, and one type is f32");
+        FlexTensor::new(bytes, Layout::contiguous(x.shape()), to)
+    }
+
     fn row_norm(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -243,14 +266,21 @@ impl PlainOps for Flex {
         b: FloatTensor<Self>,
         Given([has_b, _]): Given,
     ) -> FloatTensor<Self> {
-        let (x, b) = (contiguous(x), contiguous(b));
+        let b = contiguous(b);
         let bias = has_b.then(|| values(&b));
         let columns = last(&w);
-        let held = Held::of(w);
-        let mut shape = x.shape().to_vec();
+        let (x, w) = (Held::of(x), Held::of(w));
+        let mut shape = x.tensor().shape().to_vec();
         let inner = std::mem::replace(shape.last_mut().expect("a product has an axis"), columns);
         let rows = shape[..shape.len() - 1].iter().product();
-        let out = product::linear(values(&x), held.weights(inner, columns), bias, [rows, columns]);
+        let of = w.tensor();
+        assert_eq!(of.layout().shape()[0], inner, "linear: x and w disagree about d_in");
+        let (x, size) = (x.operand(x.tensor().storage()), [rows, inner, columns]);
+        let out = match of.dtype() {
+            DType::BF16 => product::linear(x, w.operand(of.storage::<bf16>()), bias, size),
+            DType::F16 => product::linear(x, w.operand(of.storage::<f16>()), bias, size),
+            _ => product::linear(x, w.operand(of.storage::<f32>()), bias, size),
+        };
         tensor(out, Shape::from(shape))
     }
 

@@ -50,6 +50,9 @@ pub(crate) struct Given([bool; 2]);
 /// Operations without a gradient.
 #[backend_extension(Flex: cfg(feature = "cpu"))]
 pub(crate) trait PlainOps: Backend {
+    /// The same numbers in another type, `f32` on one side.
+    fn converted(x: FloatTensor<Self>, to: DType) -> FloatTensor<Self>;
+
     /// A whole norm.
     fn row_norm(
         x: FloatTensor<Self>,
@@ -68,7 +71,7 @@ pub(crate) trait PlainOps: Backend {
         at: usize,
     ) -> FloatTensor<Self>;
 
-    /// `x w + b`.
+    /// `x w + b`, of which `w` may be of half precision.
     fn linear_map(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -116,6 +119,11 @@ pub(crate) fn has_kernels(_: &Device, _: DType) -> bool {
 /// A tensor that is not looked at, beside `x`.
 fn stand_in<const D: usize>(x: &Tensor<D>) -> Tensor<1> {
     Tensor::empty([0], (&x.device(), x.dtype()))
+}
+
+/// `x` in another type, `f32` on one side.
+pub(crate) fn converted<const D: usize>(x: Tensor<D>, to: DType) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::converted(x.into_dispatch(), to))
 }
 
 /// Maps each row of `x`.

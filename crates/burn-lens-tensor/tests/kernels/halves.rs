@@ -1,0 +1,93 @@
+//! Half types: computed in `f32`, then rounded.
+
+use burn_lens_tensor::{
+    burn::tensor::{DType, Tensor},
+    kernels::{self, Activation, AttentionScores, Sight},
+};
+
+use crate::common::{close, each_path, random, same_in_any_pool};
+
+const HALVES: [DType; 2] = [DType::BF16, DType::F16];
+
+/// Random numbers of a half type, and the same in `f32`.
+fn halved<const D: usize>(seed: u64, shape: [usize; D], dtype: DType) -> [Tensor<D>; 2] {
+    let x = random(seed, shape, 2.0)[0].clone().cast(dtype);
+    [x.clone(), x.cast(DType::F32)]
+}
+
+/// Fails where `found` is not `expected`, of `f32`, rounded.
+#[track_caller]
+fn rounded<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>) {
+    let expected = expected.cast(found.dtype()).cast(DType::F32);
+    close(what, found.cast(DType::F32), expected, 0.0, 0.0);
+}
+
+#[test]
+fn products_are_those_of_f32_rounded() {
+    each_path(|path| {
+        for dtype in HALVES {
+            for [rows, inner, columns] in
+                [[1, 40, 600], [1, 700, 300], [3, 77, 513], [8, 64, 30], [40, 77, 129], [2, 5, 1]]
+            {
+                let what = format!("{dtype:?} [{rows}, {inner}] [{inner}, {columns}] on {path:?}");
+                let ([x, wide_x], [w, wide_w]) =
+                    (halved(1, [rows, inner], dtype), halved(2, [inner, columns], dtype));
+                let [b, wide_b] = halved(3, [columns], dtype);
+                let found = kernels::linear(x.clone(), w, Some(b));
+                rounded(&what, found, kernels::linear(wide_x.clone(), wide_w, Some(wide_b)));
+                let [w, wide_w] = halved(4, [columns, inner], dtype).map(Tensor::transpose);
+                rounded(&what, kernels::linear(x, w, None), kernels::linear(wide_x, wide_w, None));
+            }
+        }
+    });
+}
+
+#[test]
+fn activations_are_those_of_f32_rounded() {
+    for dtype in HALVES {
+        let [x, wide_x] = halved(5, [70, 300], dtype);
+        let [y, wide_y] = halved(6, [70, 300], dtype);
+        for act in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+            let what = format!("{act:?} in {dtype:?}");
+            rounded(&what, kernels::activation(x.clone(), act), kernels::activation(wide_x.clone(), act));
+            let found = kernels::gated(x.clone(), y.clone(), act);
+            rounded(&what, found, kernels::gated(wide_x.clone(), wide_y.clone(), act));
+        }
+    }
+}
+
+#[test]
+fn attention_is_that_of_f32_rounded_at_each_step() {
+    let how = AttentionScores {
+        scale: 8.0,
+        soft_cap: Some(2.0),
+        slopes: None,
+        sight: Sight { first: 3, causal: true, window: Some(9), tokens: None },
+    };
+    for dtype in HALVES {
+        let [q, wide_q] = halved(7, [2, 20, 4, 16], dtype);
+        let [k, wide_k] = halved(8, [2, 2, 23, 16], dtype);
+        let [v, wide_v] = halved(9, [2, 2, 23, 16], dtype);
+        let [sinks, wide_sinks] = halved(10, [4], dtype);
+        let scores = kernels::scores(&q, &k, &how).unwrap();
+        rounded("scores", scores.clone(), kernels::scores(&wide_q, &wide_k, &how).unwrap());
+        let wide = scores.clone().cast(DType::F32);
+        let pattern = kernels::pattern(scores, Some(&sinks), &how).unwrap();
+        rounded("a pattern", pattern.clone(), kernels::pattern(wide, Some(&wide_sinks), &how).unwrap());
+        let wide = pattern.clone().cast(DType::F32);
+        rounded("z", kernels::mixed(&pattern, &v).unwrap(), kernels::mixed(&wide, &wide_v).unwrap());
+        assert!(
+            kernels::attention([&q, &k, &v], None, &how).is_none(),
+            "nothing would be rounded in between"
+        );
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let [x, _] = halved(11, [40, 300], DType::BF16);
+    let [w, _] = halved(12, [300, 900], DType::BF16);
+    let first = x.clone().narrow(0, 0, 4);
+    same_in_any_pool(|| kernels::linear(first.clone(), w.clone(), None));
+    same_in_any_pool(|| kernels::activation(kernels::linear(x.clone(), w.clone(), None), Activation::Gelu));
+}
