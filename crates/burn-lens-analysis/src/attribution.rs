@@ -7,7 +7,7 @@
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, HookedModel, ModelWeights, NormSite, Param};
-use burn_lens_tensor::{Slice, kernels};
+use burn_lens_tensor::{Slice, kernels, numeric};
 
 use crate::{
     AnalysisError,
@@ -118,7 +118,7 @@ fn joined(rows: Vec<Rows>) -> Tensor<3> {
     let ([batch, pos, _], device, dtype) = (some.x.dims(), some.x.device(), some.x.dtype());
     let columns = rows.iter().map(|rows| rows.x.dims()[2]).sum();
     let ones = |shape: [usize; 3]| Tensor::<3>::ones(shape, (&device, dtype));
-    let mut out = Tensor::empty([batch, pos, columns], (&device, dtype));
+    let mut out = numeric::zeros([batch, pos, columns], &device, dtype);
     let mut at = 0;
     for Rows { x, scaled } in rows {
         let width = x.dims()[2];

@@ -2,7 +2,7 @@
 //!
 //! Half-precision inputs are computed in `f32` and cast back; `f64` stays `f64`.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{FloatType, kernels};
 
@@ -51,4 +51,18 @@ pub fn root_mean_square<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
 pub fn contiguous<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let dims = x.dims();
     x.reshape([dims.iter().product::<usize>()]).reshape(dims)
+}
+
+/// A tensor of zeros, which take memory only where they are written: burn's own tensors of zeros (and its empty
+/// ones) are copied once on the CPU, and so take twice their size for a moment.
+#[must_use]
+pub fn zeros<const D: usize>(shape: [usize; D], device: &Device, dtype: DType) -> Tensor<D> {
+    let len = shape.iter().product();
+    let data = match dtype {
+        _ if !kernels::available(device, DType::F32) => return Tensor::zeros(shape, (device, dtype)),
+        DType::F32 => TensorData::new(vec![0.0_f32; len], shape),
+        DType::F64 => TensorData::new(vec![0.0_f64; len], shape),
+        _ => return Tensor::zeros(shape, (device, dtype)),
+    };
+    Tensor::from_data(data, (device, dtype))
 }

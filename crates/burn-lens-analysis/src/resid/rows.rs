@@ -1,6 +1,7 @@
 //! Rows of a stack under way.
 
 use burn::tensor::Tensor;
+use burn_lens_tensor::numeric;
 
 use super::{Component, ResidStack, Residuals, StackOptions, reader::Reader};
 use crate::AnalysisError;
@@ -33,7 +34,7 @@ impl Rows {
             self.values = Some(rows);
             return;
         }
-        let room = || Tensor::empty([self.total, batch, pos, width], (&rows.device(), rows.dtype()));
+        let room = || numeric::zeros([self.total, batch, pos, width], &rows.device(), rows.dtype());
         let values = self.values.take().unwrap_or_else(room);
         self.values = Some(values.slice_assign([start..end, 0..batch, 0..pos, 0..width], rows));
     }

@@ -106,7 +106,7 @@ fn appended(past: Option<Tensor<4>>, new: Tensor<4>, start: usize) -> Tensor<4> 
         Some(past) if past.dims()[2] >= end => past,
         past => {
             let room = end.next_power_of_two().max(ROOM);
-            let buffer = Tensor::zeros([batch, heads, room, d_head], (&new.device(), new.dtype()));
+            let buffer = numeric::zeros([batch, heads, room, d_head], &new.device(), new.dtype());
             match past {
                 None => buffer,
                 Some(past) => buffer.slice_assign(at(0..start), past.narrow(2, 0, start)),
