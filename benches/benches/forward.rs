@@ -16,6 +16,27 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn forward(c: &mut Criterion) {
     compare(c, TINY, 2, 32, Duration::from_secs(6));
     compare(c, GPT2_SMALL, 1, 64, Duration::from_secs(20));
+    float_types(c);
+}
+
+/// Passes in each float type: of one token, which reads each weight once, and of many.
+fn float_types(c: &mut Criterion) {
+    let device = device();
+    for dtype in [FloatType::F32, FloatType::Bf16, FloatType::F16] {
+        let model = GPT2_SMALL.model_in(dtype, &device);
+        let mut group = c.benchmark_group(format!("{} in {dtype}", GPT2_SMALL.name));
+        group.sample_size(10).measurement_time(Duration::from_secs(8));
+        for (batch, pos) in [(1, 1), (8, 128)] {
+            let tokens = GPT2_SMALL.tokens(batch, pos, &device);
+            group.bench_function(format!("logits {batch}x{pos}"), |b| {
+                b.iter(|| {
+                    std::hint::black_box(run(&model, &tokens, vec![]));
+                    device.sync().expect("the device answers");
+                });
+            });
+        }
+        group.finish();
+    }
 }
 
 fn compare(c: &mut Criterion, shape: Shape, batch: usize, pos: usize, time: Duration) {

@@ -48,15 +48,25 @@ pub const GELU_1L: Shape = Shape { name: "gelu-1l", n_layers: 1, d_model: 512, n
 pub const TINY: Shape = Shape { name: "tiny", n_layers: 4, d_model: 64, n_heads: 4, d_vocab: 512 };
 
 impl Shape {
-    /// A model of this shape with random weights.
+    /// A model of this shape with random weights, in `f32`.
     ///
     /// # Panics
     ///
     /// Never: the configuration is whole.
     #[must_use]
     pub fn model(self, device: &Device) -> HookedTransformer {
+        self.model_in(FloatType::F32, device)
+    }
+
+    /// A model of this shape with random weights.
+    ///
+    /// # Panics
+    ///
+    /// Never: the configuration is whole.
+    #[must_use]
+    pub fn model_in(self, dtype: FloatType, device: &Device) -> HookedTransformer {
         let config = self.config();
-        let params = random_parameters(&config, 0, device, FloatType::F32);
+        let params = random_parameters(&config, 0, device, dtype);
         HookedTransformer::new(config, params).expect("random parameters fit their configuration")
     }
 

@@ -28,13 +28,14 @@ fn main() -> Result<(), Failure> {
     let device = device();
     let model = GPT2_SMALL.model(&device);
     report("the model")?;
-    circuits(&model)?;
     let tokens = GPT2_SMALL.tokens(1, POS, &device);
     let input = Input::from(&tokens);
     let (logits, cache) = model.run_with_cache(&input, &RunOptions::default(), &CacheOptions::default())?;
     drop(logits);
     report(&format!("everything cached, 1 x {POS}"))?;
-    rows(&Residuals::new(&model, &cache)?)
+    rows(&Residuals::new(&model, &cache)?)?;
+    drop(cache);
+    circuits(&model)
 }
 
 fn circuits(model: &HookedTransformer) -> Result<(), Failure> {
