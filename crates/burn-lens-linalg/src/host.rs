@@ -4,7 +4,13 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn_lens_tensor::{kept, kernels};
-use faer::{Mat, MatRef, linalg::solvers::Qr};
+use faer::{
+    Accum, Mat, MatRef, Par,
+    linalg::{
+        matmul::triangular::{self, BlockStructure},
+        solvers::Qr,
+    },
+};
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
@@ -193,6 +199,21 @@ pub(crate) fn tall_gram(m: Tensor<2>, name: &str) -> Result<Mat<f64>, LinalgErro
     Ok(parts.into_iter().fold(Mat::zeros(cols, cols), |sum, part| sum + part))
 }
 
+/// `m x` of a tall matrix.
+pub(crate) fn tall_product(m: Tensor<2>, x: &Mat<f64>, name: &str) -> Result<Mat<f64>, LinalgError> {
+    let host = Host::read(m.unsqueeze_dim::<3>(0), name)?;
+    let (rows, cols) = (host.rows, host.cols);
+    let of = |values: Vec<f64>, rows| MatRef::from_row_major_slice(&values, rows, cols) * x;
+    let parts = chunks(&host, 256, name, of)?;
+    let mut product = Mat::zeros(rows, x.ncols());
+    let mut at = 0;
+    for part in parts {
+        product.as_mut().subrows_mut(at, part.nrows()).copy_from(&part);
+        at += part.nrows();
+    }
+    Ok(product)
+}
+
 /// `f` of each `size` rows of a tall matrix, row by row, on all threads.
 fn chunks(
     host: &Host,
@@ -209,7 +230,24 @@ fn chunks(
 
 /// `mᵀ m`.
 pub(crate) fn gram(m: MatRef<'_, f64>) -> Mat<f64> {
-    m.transpose() * m
+    let n = m.ncols();
+    let mut gram = Mat::zeros(n, n);
+    // Half of it, then the other half from that.
+    triangular::matmul(
+        gram.as_mut(),
+        BlockStructure::TriangularLower,
+        Accum::Replace,
+        m.transpose(),
+        BlockStructure::Rectangular,
+        m,
+        BlockStructure::Rectangular,
+        1.0,
+        Par::Seq,
+    );
+    for j in 0..n {
+        (0..j).for_each(|i| gram[(i, j)] = gram[(j, i)]);
+    }
+    gram
 }
 
 /// The root of the sum of squares.

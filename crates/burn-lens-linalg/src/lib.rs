@@ -19,6 +19,7 @@ mod eigenvalues;
 mod error;
 mod factored;
 mod host;
+mod leading;
 mod matrices;
 pub mod regression;
 mod subspace;

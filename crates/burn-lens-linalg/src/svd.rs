@@ -5,7 +5,8 @@ use faer::{Mat, MatRef, Side};
 
 use crate::{
     LinalgError,
-    host::{Host, tall_gram, upload},
+    host::{Host, tall_gram, tall_product, upload},
+    leading::leading_eigen,
 };
 
 /// `M = U diag(s) Vᵀ`, thin.
@@ -83,13 +84,18 @@ pub fn svd_leading(m: Tensor<2>, count: usize) -> Result<Svd, LinalgError> {
         return Ok(Svd { u: u.narrow(1, 0, count), s: s.narrow(0, 0, count), v: v.narrow(1, 0, count) });
     }
     let (device, dtype) = (m.device().without_autodiff(), m.dtype());
-    let eigen = tall_gram(m.clone(), NAME)?
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|_| LinalgError::NoConvergence { matrix: NAME.to_owned(), what: "the singular vectors" })?;
-    let values = Host::read(m.unsqueeze_dim::<3>(0), NAME)?.values(0, 0..rows, || NAME.to_owned())?;
-    // From the largest.
-    let v = Mat::from_fn(cols, count, |i, j| eigen.U()[(i, cols - 1 - j)]);
-    let u = MatRef::from_row_major_slice(&values, rows, cols) * &v;
+    let gram = tall_gram(m.clone(), NAME)?;
+    let v = if let Some((_, v)) = leading_eigen(gram.as_ref(), count) {
+        v
+    } else {
+        let eigen = gram.self_adjoint_eigen(Side::Lower).map_err(|_| LinalgError::NoConvergence {
+            matrix: NAME.to_owned(),
+            what: "the singular vectors",
+        })?;
+        // From the largest.
+        Mat::from_fn(cols, count, |i, j| eigen.U()[(i, cols - 1 - j)])
+    };
+    let u = tall_product(m, &v, NAME)?;
     let s: Vec<f64> = (0..count).map(|j| u.col(j).norm_l2()).collect();
     // Where they are no more than rounding, norms need not fall as eigenvalues do.
     let mut order: Vec<usize> = (0..count).collect();

@@ -19,6 +19,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookedModel, ModelDims, NormSite, Param, RunError};
 use burn_lens_linalg::{FactoredMatrix, Matrices, Values};
+use burn_lens_tensor::{kernels, numeric};
 
 use crate::AnalysisError;
 use folding::Folder;
@@ -123,9 +124,7 @@ impl<'m, M: HookedModel + ?Sized> Circuits<'m, M> {
             check(of(layer), &w, [d_model, heads * d_head])?;
             Ok(w.reshape([d_model, heads, d_head]).permute([1, 0, 2]))
         };
-        let lead = vec![layers.len(), heads];
-        let layers = layers.map(layer).collect::<Result<Vec<Tensor<3>>, AnalysisError>>()?;
-        Ok(Matrices::new(lead, Tensor::cat(layers, 0)))
+        stacked(layers, layer)
     }
 
     /// Outputs: `[layers, n_heads, d_head, d_model]`.
@@ -136,9 +135,7 @@ impl<'m, M: HookedModel + ?Sized> Circuits<'m, M> {
             check(Param::WO(layer), &w, [n_heads * d_head, d_model])?;
             Ok(w.reshape([n_heads, d_head, d_model]))
         };
-        let lead = vec![layers.len(), n_heads];
-        let layers = layers.map(layer).collect::<Result<Vec<Tensor<3>>, AnalysisError>>()?;
-        Ok(Matrices::new(lead, Tensor::cat(layers, 0)))
+        stacked(layers, layer)
     }
 
     /// `[layers, n_kv_heads, 1, ..]`, to broadcast over the heads of a group.
@@ -285,6 +282,29 @@ impl<'m, M: HookedModel + ?Sized> Circuits<'m, M> {
             _ => Ok(()),
         }
     }
+}
+
+/// The heads `[heads, ..]` of some layers behind each other, each written once.
+fn stacked(
+    layers: Range<usize>,
+    of: impl Fn(usize) -> Result<Tensor<3>, AnalysisError>,
+) -> Result<Matrices, AnalysisError> {
+    let n = layers.len();
+    let mut stack: Option<Tensor<3>> = None;
+    let mut count = 0;
+    for (at, layer) in layers.enumerate() {
+        let heads = of(layer)?;
+        let [rows, cols] = [heads.dims()[1], heads.dims()[2]];
+        count = heads.dims()[0];
+        let room = || numeric::zeros([n * count, rows, cols], &heads.device(), heads.dtype());
+        let whole = stack.take().unwrap_or_else(room);
+        stack = Some(kernels::placed(whole, at * count, heads));
+    }
+    let stack = stack.ok_or_else(|| AnalysisError::Refused {
+        what: "the circuits of this model",
+        reason: "it has no blocks".to_owned(),
+    })?;
+    Ok(Matrices::new(vec![n, count], stack))
 }
 
 fn check(param: Param, w: &Tensor<2>, expected: [usize; 2]) -> Result<(), AnalysisError> {

@@ -1,7 +1,7 @@
 //! Rows of a stack under way.
 
 use burn::tensor::Tensor;
-use burn_lens_tensor::numeric;
+use burn_lens_tensor::{kernels, numeric};
 
 use super::{Component, ResidStack, Residuals, StackOptions, reader::Reader};
 use crate::AnalysisError;
@@ -36,7 +36,7 @@ impl Rows {
         }
         let room = || numeric::zeros([self.total, batch, pos, width], &rows.device(), rows.dtype());
         let values = self.values.take().unwrap_or_else(room);
-        self.values = Some(values.slice_assign([start..end, 0..batch, 0..pos, 0..width], rows));
+        self.values = Some(kernels::placed(values, start, rows));
     }
 
     /// The sum of the rows so far: `[1, batch, pos, width]`.

@@ -18,6 +18,7 @@ pub(crate) mod loss;
 mod math;
 pub(crate) mod norm;
 pub(crate) mod path;
+pub(crate) mod placed;
 pub(crate) mod product;
 mod raw;
 pub(crate) mod rotary;

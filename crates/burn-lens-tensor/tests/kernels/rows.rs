@@ -228,3 +228,26 @@ fn a_norm_with_a_given_scale() {
         }
     });
 }
+
+#[test]
+fn views_are_copied_into_their_place() {
+    let [x, exact] = random(20, [5, 700, 30], 1.0);
+    let [out, exact_out] = random(21, [11, 30, 700], 1.0);
+    let [shared, _] = random(21, [11, 30, 700], 1.0);
+    let turned = |x: &Tensor<3>| x.clone().permute([0, 2, 1]);
+    let expected = |at: usize, x: Tensor<3>| {
+        let n = x.dims()[0];
+        exact_out.clone().slice_assign([at..at + n, 0..30, 0..700], x)
+    };
+    let held = shared.clone();
+    close("turned", kernels::placed(shared, 4, turned(&x)), expected(4, turned(&exact)), 0.0, 0.0);
+    close("others keep theirs", held, exact_out.clone(), 0.0, 0.0);
+    let part = |x: &Tensor<3>| turned(x).narrow(0, 2, 1);
+    close("one", kernels::placed(out.clone(), 10, part(&x)), expected(10, part(&exact)), 0.0, 0.0);
+    let whole = |x: &Tensor<3>| turned(x).reshape([5, 30, 700]);
+    close("contiguous", kernels::placed(out, 0, whole(&x)), expected(0, whole(&exact)), 0.0, 0.0);
+    let [line, _] = random(22, [9], 1.0);
+    let found = values(kernels::placed(line.clone(), 8, line.clone().narrow(0, 0, 1)));
+    let before = values(line);
+    assert_eq!((&found[..8], found[8]), (&before[..8], before[0]), "one axis");
+}

@@ -19,6 +19,7 @@ use crate::{
         half,
         loss::{NegativeLogLikelihood, NegativeLogLikelihoodSlope},
         norm::{Center, Normalize, NormalizeSlope, Rescale, RootMeanSquare},
+        placed::{self, View},
         product::{self, Operand},
         rotary::Rotate,
         rows::{self, PairKernel, RowKernel},
@@ -256,6 +257,24 @@ impl PlainOps for Flex {
         }
         let mut data = values(&out).to_vec();
         rescale.write_columns((&mut data, columns), at, values(&x));
+        let shape = out.shape();
+        tensor(data, shape)
+    }
+
+    fn row_place(out: FloatTensor<Self>, x: FloatTensor<Self>, at: usize) -> FloatTensor<Self> {
+        let (mut out, x) = (contiguous(out), forwards(x));
+        let layout = x.layout();
+        let strides: Vec<usize> = layout.strides().iter().map(|stride| stride.unsigned_abs()).collect();
+        let (data, start, shape) = (x.storage(), layout.start_offset(), &layout.shape()[..]);
+        let view = View { data, start, shape, strides: &strides };
+        let row: usize = out.layout().shape()[1..].iter().product();
+        let place = at * row..at * row + layout.num_elements();
+        if let Some(data) = owned(&mut out) {
+            placed::place(&mut data[place], &view);
+            return out;
+        }
+        let mut data = values(&out).to_vec();
+        placed::place(&mut data[place], &view);
         let shape = out.shape();
         tensor(data, shape)
     }

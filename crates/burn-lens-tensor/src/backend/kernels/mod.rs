@@ -71,6 +71,9 @@ pub(crate) trait PlainOps: Backend {
         at: usize,
     ) -> FloatTensor<Self>;
 
+    /// `x` into the rows of `out` from `at` on.
+    fn row_place(out: FloatTensor<Self>, x: FloatTensor<Self>, at: usize) -> FloatTensor<Self>;
+
     /// `x w + b`, of which `w` may be of half precision.
     fn linear_map(
         x: FloatTensor<Self>,
@@ -169,6 +172,11 @@ pub(crate) fn rescale_into<const D: usize>(
 ) -> Tensor<D> {
     let [out, x, scale] = [out, x, scale].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::row_rescale_into(out, x, scale, w.into_dispatch(), at))
+}
+
+/// `x` into the rows of `out` from `at` on.
+pub(crate) fn place<const D: usize>(out: Tensor<D>, x: Tensor<D>, at: usize) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::row_place(out.into_dispatch(), x.into_dispatch(), at))
 }
 
 /// `x w + b`.
