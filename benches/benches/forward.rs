@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use burn::tensor::{Int, Tensor};
-use burn_lens::prelude::*;
+use burn_lens::{prelude::*, tensor::kernels::Products};
 use burn_lens_benches::{GPT2_SMALL, PlainGpt2, Shape, TINY, device};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -22,9 +22,20 @@ fn forward(c: &mut Criterion) {
 /// Passes in each float type: of one token, which reads each weight once, and of many.
 fn float_types(c: &mut Criterion) {
     let device = device();
-    for dtype in [FloatType::F32, FloatType::Bf16, FloatType::F16] {
+    let tokens = GPT2_SMALL.tokens(1, 128, &device);
+    let logits = |model: &HookedTransformer| run(model, &tokens, vec![]).into_data().iter::<f64>().collect();
+    let exact: Vec<f64> = logits(&GPT2_SMALL.model_in(FloatType::F64, &device));
+    let of = |dtype| (dtype, Products::F32);
+    let types = [of(FloatType::F32), (FloatType::F32, Products::Bf16x3), of(FloatType::Bf16), of(FloatType::F16)];
+    for (dtype, products) in types {
+        if !products.choose() {
+            println!("no products of {products}: this processor has no AMX");
+            continue;
+        }
         let model = GPT2_SMALL.model_in(dtype, &device);
-        let mut group = c.benchmark_group(format!("{} in {dtype}", GPT2_SMALL.name));
+        println!("{dtype}, products of {products}: logits {:.1e} off", difference(&logits(&model), &exact));
+        let name = format!("{} in {dtype}, products of {products}", GPT2_SMALL.name);
+        let mut group = c.benchmark_group(name);
         group.sample_size(10).measurement_time(Duration::from_secs(8));
         for (batch, pos) in [(1, 1), (8, 128)] {
             let tokens = GPT2_SMALL.tokens(batch, pos, &device);
@@ -37,6 +48,13 @@ fn float_types(c: &mut Criterion) {
         }
         group.finish();
     }
+    assert!(Products::F32.choose());
+}
+
+/// The largest difference, relative to the largest value.
+fn difference(found: &[f64], exact: &[f64]) -> f64 {
+    let largest = exact.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+    found.iter().zip(exact).fold(0.0, |max: f64, (a, b)| max.max((a - b).abs())) / largest
 }
 
 fn compare(c: &mut Criterion, shape: Shape, batch: usize, pos: usize, time: Duration) {

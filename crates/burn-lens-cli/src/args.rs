@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn_lens::{
     Process,
     models::Control,
-    tensor::{DeviceSpec, FloatType, Slice},
+    tensor::{DeviceSpec, FloatType, Slice, kernels::Products},
 };
 use clap::{
     ArgAction, ArgGroup, Args, Parser, Subcommand,
@@ -102,6 +102,10 @@ pub(crate) struct ModelArgs {
     /// The float type to hold and run the model in: f32, f64, bf16 or f16
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     pub(crate) dtype: FloatType,
+    /// How f32 is multiplied with weights: in f32, or in three products of bf16, which is faster where the
+    /// processor has AMX, with errors of about 1e-5
+    #[arg(long, default_value = "f32", value_name = "HOW", value_parser = products())]
+    pub(crate) products: Products,
     /// Weight processing: none, default (TransformerLens's steps, those that are valid), or steps
     /// such as `fold_ln,center_unembed`
     #[arg(verbatim_doc_comment, long, default_value = "none", value_name = "STEPS")]
@@ -115,6 +119,10 @@ pub(crate) struct ModelArgs {
     /// The branch, tag or commit to download from the hub
     #[arg(long, value_name = "NAME")]
     pub(crate) revision: Option<String>,
+}
+
+fn products() -> impl clap::builder::TypedValueParser<Value = Products> {
+    PossibleValuesParser::new(["f32", "bf16x3"]).try_map(|name| name.parse::<Products>())
 }
 
 fn control() -> impl clap::builder::TypedValueParser<Value = Control> {

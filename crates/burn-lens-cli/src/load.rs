@@ -19,6 +19,12 @@ pub(crate) fn load(name: &str, args: &ModelArgs, progress: &Progress) -> Result<
         seed: args.seed,
         hub: progress.hub(args.revision.as_deref()),
     };
+    if !args.products.choose() {
+        progress.note(&format!(
+            "products are of f32: {} needs a processor with AMX, and a Linux that lets this process use it",
+            args.products
+        ));
+    }
     let step = progress.step(&format!("loading {name}"));
     let lens = from_pretrained(name, &options)?;
     drop(step);

@@ -3,7 +3,8 @@
 //!
 //! A kernel is a scalar loop without branches that the compiler vectorizes; [`path`] chooses at
 //! run time for which instructions. No sum depends on the instructions or on the number of
-//! threads, so neither does any bit of a result. Unsafe code is in `raw` alone.
+//! threads, so neither does any bit of a result; but for products of tiles. Unsafe code is in `raw` and, for
+//! those, in `tiles` and `tiled`.
 
 #![expect(
     clippy::inline_always,
@@ -24,3 +25,10 @@ mod raw;
 pub(crate) mod rotary;
 pub(crate) mod rows;
 pub(crate) mod softmax;
+mod tiled;
+mod tiles;
+
+/// Whether products can be computed by tile registers.
+pub(crate) fn has_tiles() -> bool {
+    tiles::Registers::available()
+}

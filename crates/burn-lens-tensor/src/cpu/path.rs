@@ -9,7 +9,7 @@ use crate::kernels::SimdPath;
 pub(super) fn dispatch<Op: NullaryFnOnce>(op: Op) -> Op::Output {
     match SimdPath::active() {
         #[cfg(target_arch = "x86_64")]
-        SimdPath::Avx512 => match pulp::x86::V4::try_new() {
+        SimdPath::Avx512 | SimdPath::Amx => match pulp::x86::V4::try_new() {
             Some(simd) => pulp::Simd::vectorize(simd, op),
             None => op.call(),
         },

@@ -1,14 +1,19 @@
 //! Products with a weight matrix.
 //!
 //! Products of several rows are those of `gemm`, into memory that nobody cleared before, with the
-//! bias already there; those of one row or a few are in `few_rows`. Sums do not depend on the number
-//! of threads.
+//! bias already there, or of tiles; those of one row or a few are in `few_rows`. Sums do not depend on the
+//! number of threads.
+
+use burn::tensor::bf16;
 
 use super::{
     few_rows::{self, few_rows},
     half::Value,
     raw::{self, Matrix},
+    tiled::{self, Terms},
+    tiles::Registers,
 };
+use crate::kernels::{Products, SimdPath};
 
 /// A matrix of a product, as it lies in memory.
 #[derive(Clone, Copy, Debug)]
@@ -54,4 +59,37 @@ pub(crate) fn linear<E: Value>(
         Operand::Columns(_) => Operand::Columns(&data),
     };
     raw::new_product([rows, inner, columns], x.matrix(rows, inner), w.matrix(inner, columns), b)
+}
+
+/// `x w + b` of `f32`, by tiles where somebody chose that.
+pub(crate) fn linear_f32(
+    x: Operand<'_>,
+    w: Operand<'_>,
+    b: Option<&[f32]>,
+    size: [usize; 3],
+) -> Vec<f32> {
+    let split = || (Products::active() == Products::Bf16x3).then(|| by_tiles(x, w, b, size))?;
+    split().unwrap_or_else(|| linear(x, w, b, size))
+}
+
+/// `x w + b` of `bf16`, rounded once; `None` where tiles do not compute it.
+pub(crate) fn linear_bf16(
+    x: Operand<'_, bf16>,
+    w: Operand<'_, bf16>,
+    b: Option<&[f32]>,
+    size: [usize; 3],
+) -> Option<Vec<bf16>> {
+    (SimdPath::active() == SimdPath::Amx).then(|| by_tiles(x, w, b, size))?
+}
+
+fn by_tiles<E: Terms>(
+    x: Operand<'_, E>,
+    w: Operand<'_, E>,
+    b: Option<&[f32]>,
+    size: [usize; 3],
+) -> Option<Vec<E>> {
+    match x {
+        Operand::Rows(x) if size[0] > few_rows::MOST => Some(tiled::linear::<Registers, E>(x, w, b, size)),
+        _ => None,
+    }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, module};
 
-use super::{fused, half, in_f32, widened};
+use super::{fused, half, widened};
 use crate::backend;
 
 /// `x w + b`.
@@ -15,7 +15,7 @@ pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, b: Option<Tensor<1>>) 
     if fused(&x, false) && fused(&w, false) && b.as_ref().is_none_or(|b| fused(b, false)) {
         backend::linear(x, w, b)
     } else if half(&x) && half(&w) && b.as_ref().is_none_or(half) {
-        in_f32(x, |x| backend::linear(x, w, b.map(widened)))
+        backend::linear(x, w, b.map(widened))
     } else {
         module::linear(x, w, b)
     }

@@ -2,9 +2,10 @@
 //!
 //! Each is one function over burn tensors. On the CPU in `f32` it runs a vectorized kernel, with
 //! its gradient; everywhere else it is composed of burn's operations. `fused` is the one place
-//! that decides; half types are computed in `f32` there and rounded. Both ways compute the same to a few units of the last place, and the kernels
-//! give the same bits whatever the instructions, the number of threads and, but for products with
-//! weights, the batch.
+//! that decides; half types are computed in `f32` there and rounded, but for products of `bf16` where the
+//! processor has tile registers. Both ways compute the same to a few units of the last place, and the kernels
+//! give the same bits whatever the instructions (but for tiles), the number of threads and, but for products
+//! with weights, the batch.
 
 mod activation;
 mod attention;
@@ -12,6 +13,7 @@ mod linear;
 mod loss;
 mod norm;
 mod placed;
+mod products;
 mod rotary;
 mod simd_path;
 mod softmax;
@@ -26,6 +28,7 @@ pub use linear::linear;
 pub use loss::negative_log_likelihood;
 pub use norm::{centered, normalized, rescaled_into, root_mean_square};
 pub use placed::placed;
+pub use products::{Products, UnknownProducts};
 pub use rotary::{Turns, rotate};
 pub use simd_path::SimdPath;
 pub use softmax::{log_softmax, soft_cap, softmax};

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// A set of vector instructions that the kernels are compiled for.
 ///
 /// The best one that the processor has is taken without anybody asking. Choosing another one
-/// changes no bit of a result, only the time that it takes; tests and measurements do.
+/// changes no bit of a result, only the time that it takes, but for products that tiles compute, whose
+/// sums have another order; tests and measurements do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SimdPath {
     /// What every processor of the target has.
@@ -14,6 +15,16 @@ pub enum SimdPath {
     Avx2,
     /// x86-64-v4: AVX-512, 16 lanes.
     Avx512,
+    /// AVX-512, and products of many rows of `bf16` by tile registers (Intel AMX).
+    Amx,
+}
+
+/// Whether there are kernels that multiply by tile registers.
+fn has_tiles() -> bool {
+    #[cfg(feature = "cpu")]
+    return crate::cpu::has_tiles();
+    #[cfg(not(feature = "cpu"))]
+    false
 }
 
 /// 0 while none is chosen, else 1 more than an index into [`SimdPath::ALL`].
@@ -21,7 +32,7 @@ static CHOSEN: AtomicU8 = AtomicU8::new(0);
 
 impl SimdPath {
     /// Every path, the widest last.
-    pub const ALL: [Self; 3] = [Self::Baseline, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Baseline, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// Whether this processor has it.
     #[must_use]
@@ -32,6 +43,7 @@ impl SimdPath {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl"),
+            Self::Amx => Self::Avx512.is_available() && has_tiles(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,
         }

@@ -2,7 +2,7 @@
 
 use burn_lens_tensor::{
     burn::tensor::{DType, Tensor},
-    kernels::{self, Activation, AttentionScores, Sight},
+    kernels::{self, Activation, AttentionScores, Sight, SimdPath},
 };
 
 use crate::common::{close, each_path, random, same_in_any_pool};
@@ -22,6 +22,15 @@ fn rounded<const D: usize>(what: &str, found: Tensor<D>, expected: Tensor<D>) {
     close(what, found.cast(DType::F32), expected, 0.0, 0.0);
 }
 
+/// Fails where `found` is neither `expected`, of `f32`, rounded, nor the number beside it.
+#[track_caller]
+fn neighbors(what: &str, found: Tensor<2>, expected: Tensor<2>) {
+    /// One unit of the last place of `bf16` in those of `f32`, and what sums of small numbers lose.
+    const ULPS: f64 = 65_536.0;
+    let expected = expected.cast(found.dtype()).cast(DType::F32);
+    close(what, found.cast(DType::F32), expected, ULPS, 1e-3);
+}
+
 #[test]
 fn products_are_those_of_f32_rounded() {
     each_path(|path| {
@@ -33,10 +42,13 @@ fn products_are_those_of_f32_rounded() {
                 let ([x, wide_x], [w, wide_w]) =
                     (halved(1, [rows, inner], dtype), halved(2, [inner, columns], dtype));
                 let [b, wide_b] = halved(3, [columns], dtype);
+                // Tiles sum in another order, so that a sum in between two numbers may go to the other.
+                let tiles = path == SimdPath::Amx && dtype == DType::BF16 && rows > 8;
+                let compare = if tiles { neighbors } else { rounded };
                 let found = kernels::linear(x.clone(), w, Some(b));
-                rounded(&what, found, kernels::linear(wide_x.clone(), wide_w, Some(wide_b)));
+                compare(&what, found, kernels::linear(wide_x.clone(), wide_w, Some(wide_b)));
                 let [w, wide_w] = halved(4, [columns, inner], dtype).map(Tensor::transpose);
-                rounded(&what, kernels::linear(x, w, None), kernels::linear(wide_x, wide_w, None));
+                compare(&what, kernels::linear(x, w, None), kernels::linear(wide_x, wide_w, None));
             }
         }
     });

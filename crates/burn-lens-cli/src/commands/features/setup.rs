@@ -6,7 +6,7 @@ use burn_lens::{
     Process,
     models::Control,
     sae::features::{FeatureOptions, TensorStore},
-    tensor::DeviceSpec,
+    tensor::{DeviceSpec, kernels::Products},
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +27,17 @@ pub(crate) struct Setup {
     pub(crate) options: FeatureOptions,
     device: String,
     dtype: String,
+    /// Runs of earlier versions do not say.
+    #[serde(default = "exact")]
+    products: String,
     process: String,
     control: String,
     seed: u64,
     revision: Option<String>,
+}
+
+fn exact() -> String {
+    Products::F32.to_string()
 }
 
 impl Setup {
@@ -45,6 +52,7 @@ impl Setup {
             options: options.clone(),
             device: model.device.to_string(),
             dtype: model.dtype.to_string(),
+            products: model.products.to_string(),
             process: model.process.to_string(),
             control: model.control.to_string(),
             seed: model.seed,
@@ -89,6 +97,7 @@ impl Setup {
         Ok(ModelArgs {
             device: parsed::<DeviceSpec>(&self.device)?,
             dtype: parsed(&self.dtype)?,
+            products: parsed::<Products>(&self.products)?,
             process: parsed::<Process>(&self.process)?,
             control: parsed::<Control>(&self.control)?,
             seed: self.seed,

@@ -292,15 +292,27 @@ impl PlainOps for Flex {
         let mut shape = x.tensor().shape().to_vec();
         let inner = std::mem::replace(shape.last_mut().expect("a product has an axis"), columns);
         let rows = shape[..shape.len() - 1].iter().product();
-        let of = w.tensor();
-        assert_eq!(of.layout().shape()[0], inner, "linear: x and w disagree about d_in");
-        let (x, size) = (x.operand(x.tensor().storage()), [rows, inner, columns]);
+        let (shape, size) = (Shape::from(shape), [rows, inner, columns]);
+        assert_eq!(w.tensor().layout().shape()[0], inner, "linear: x and w disagree about d_in");
+        let dtype = x.tensor().dtype();
+        if (dtype, w.tensor().dtype()) == (DType::BF16, DType::BF16) {
+            let (x, w) = (x.operand(x.tensor().storage()), w.operand(w.tensor().storage()));
+            if let Some(out) = product::linear_bf16(x, w, bias, size) {
+                return FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), dtype);
+            }
+        }
+        let wide = match x {
+            x if dtype == DType::F32 => x,
+            Held::Rows(x) | Held::Columns(x) => Held::Rows(Self::converted(x, DType::F32)),
+        };
+        let (x, of) = (wide.operand(wide.tensor().storage()), w.tensor());
         let out = match of.dtype() {
             DType::BF16 => product::linear(x, w.operand(of.storage::<bf16>()), bias, size),
             DType::F16 => product::linear(x, w.operand(of.storage::<f16>()), bias, size),
-            _ => product::linear(x, w.operand(of.storage::<f32>()), bias, size),
+            _ => product::linear_f32(x, w.operand(of.storage::<f32>()), bias, size),
         };
-        tensor(out, Shape::from(shape))
+        let out = tensor(out, shape);
+        if dtype == DType::F32 { out } else { Self::converted(out, dtype) }
     }
 
     fn attn_scores(q: FloatTensor<Self>, k: FloatTensor<Self>, how: AttentionScores) -> FloatTensor<Self> {
