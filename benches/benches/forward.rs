@@ -26,7 +26,8 @@ fn float_types(c: &mut Criterion) {
     let logits = |model: &HookedTransformer| run(model, &tokens, vec![]).into_data().iter::<f64>().collect();
     let exact: Vec<f64> = logits(&GPT2_SMALL.model_in(FloatType::F64, &device));
     let of = |dtype| (dtype, Products::F32);
-    let types = [of(FloatType::F32), (FloatType::F32, Products::Bf16x3), of(FloatType::Bf16), of(FloatType::F16)];
+    let types =
+        [of(FloatType::F32), (FloatType::F32, Products::Bf16x3), of(FloatType::Bf16), of(FloatType::F16)];
     for (dtype, products) in types {
         if !products.choose() {
             println!("no products of {products}: this processor has no AMX");

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Base, Codes, SaeError, SparseAutoencoder,
-    autoencoder::{Tap, along, linear},
+    autoencoder::{Tap, along, entries, linear},
     features::SparseRows,
     rows,
 };
@@ -123,6 +123,17 @@ impl SparseAutoencoder for Affine {
             }
         };
         Codes { acts, predicted: None }
+    }
+
+    fn part(&self, features: &[usize]) -> Option<Box<dyn SparseAutoencoder>> {
+        let (base, indices) = self.base.part(features);
+        let activation = match &self.activation {
+            Activation::Relu => Activation::Relu,
+            Activation::JumpRelu(threshold) => Activation::JumpRelu(Box::new(entries(threshold, &indices))),
+            _ => return None,
+        };
+        let b_enc = entries(&self.b_enc, &indices);
+        Some(Box::new(Self { kind: self.kind, base, b_enc, activation, skip: self.skip.clone() }))
     }
 
     fn sparse_codes(&self, x: Tensor<3>) -> Result<SparseRows, SaeError> {

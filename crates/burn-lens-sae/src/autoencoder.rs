@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-use burn::tensor::Tensor;
-use burn_lens_tensor::AnyTensor;
+use burn::tensor::{Int, Tensor};
+use burn_lens_tensor::{AnyTensor, kernels};
 use serde_json::{Map, Value};
 
 use crate::{Base, Prepared, SaeConfig, SaeError, features::SparseRows, rows};
@@ -117,6 +117,14 @@ pub trait SparseAutoencoder: Debug + Send + Sync {
 
     /// The tensors of its own kind, under SAELens's names.
     fn own_tensors(&self) -> Vec<(String, AnyTensor)>;
+
+    /// Some of its features as a dictionary of its own, where the activation of none depends on another.
+    ///
+    /// A feature that is not there panics.
+    fn part(&self, features: &[usize]) -> Option<Box<dyn SparseAutoencoder>> {
+        let _ = features;
+        None
+    }
 
     /// Whether its encoder is its decoder, transposed, so that `W_enc` is no weight of its own.
     fn is_tied(&self) -> bool {
@@ -232,9 +240,12 @@ pub trait SparseAutoencoder: Debug + Send + Sync {
 ///
 /// - `x`: `[batch, pos, a]`, `w`: `[a, b]`; returns `[batch, pos, b]`
 pub(crate) fn linear(x: Tensor<3>, w: &Tensor<2>) -> Tensor<3> {
-    let [batch, pos, a] = x.dims();
-    let out = w.dims()[1];
-    x.reshape([batch * pos, a]).matmul(w.clone()).reshape([batch, pos, out])
+    kernels::linear(x, w.clone(), None)
+}
+
+/// Some entries of what has one for each feature.
+pub(crate) fn entries(v: &Tensor<1>, features: &Tensor<1, Int>) -> Tensor<1> {
+    v.clone().select(0, features.clone())
 }
 
 /// A vector, to be added to every position.

@@ -1,6 +1,6 @@
 //! What dictionaries of every kind have: sizes, encoder and decoder, and what is done to inputs.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::{Normalization, SaeConfig, autoencoder::along};
 
@@ -70,6 +70,20 @@ impl Base {
         let x = if self.config.apply_b_dec_to_input { x - along(&self.b_dec) } else { x };
         let undo = if self.undoes_normalization { undo } else { Undo::Nothing };
         Prepared { x, undo }
+    }
+
+    /// Some of the features alone.
+    pub(crate) fn part(&self, features: &[usize]) -> (Self, Tensor<1, Int>) {
+        let indices: Vec<i64> = features.iter().map(|&feature| feature as i64).collect();
+        let device = self.w_enc.device().without_autodiff();
+        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [features.len()]), &device);
+        let base = Self {
+            config: SaeConfig { d_sae: features.len(), ..self.config.clone() },
+            w_enc: self.w_enc.clone().select(1, indices.clone()),
+            w_dec: self.w_dec.clone().select(0, indices.clone()),
+            ..self.clone()
+        };
+        (base, indices)
     }
 
     pub(crate) fn with_bias(&self, x: Tensor<3>) -> Tensor<3> {

@@ -144,6 +144,28 @@ fn the_bundled_dictionary_has_features_of_the_bundled_model() {
 }
 
 #[test]
+fn a_few_features_can_be_run_without_the_others() {
+    let folder = prepared();
+    let report = |more: &[&str]| {
+        run(folder.path(), &[&["--out", "out", "--features", "0,3"], more].concat());
+        let shown = json_in(folder.path(), &["features", "show", "out", "--feature", "3"])["feature"].clone();
+        fs::remove_dir_all(folder.path().join("out")).unwrap();
+        shown
+    };
+    let [all, chosen, none] =
+        [&[][..], &["--correlate", "chosen"], &["--correlate", "none"]].map(|more| report(more));
+    let others = |shown: &Value| -> Vec<u64> {
+        let others = shown["correlated_features"].as_array().unwrap();
+        others.iter().map(|with| with["index"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(all["statistics"]["n_active"], chosen["statistics"]["n_active"]);
+    assert!(others(&all).len() > 1 && others(&none).is_empty(), "{all} {none}");
+    assert!(others(&chosen).iter().all(|&with| with == 0), "{chosen}");
+    let error = fails(2, folder.path(), &arguments(&["--out", "out", "--correlate", "some"]));
+    assert!(error.contains("[possible values: all, chosen, none]"), "{error}");
+}
+
+#[test]
 fn features_of_a_prompt_are_ranked() {
     let folder = prepared();
     run(folder.path(), &["--out", "out", "--features", "0..5"]);

@@ -3,8 +3,8 @@
 use burn_lens_hooks::HookPoint;
 
 use super::{
-    FeatureData, FeatureError, FeatureKind, FeatureOptions, Progress, RunInfo, SequenceData, Stage,
-    TensorStore, attribution,
+    Correlate, FeatureData, FeatureError, FeatureKind, FeatureOptions, Progress, RunInfo, SequenceData,
+    Stage, TensorStore, attribution,
     collect::FeatureRun,
     correlate::{Products, Slots},
     decoder::{alignment, head_shares},
@@ -183,7 +183,10 @@ impl Builder<'_> {
         if options.n_table_rows == 0 {
             return 1;
         }
-        let own = if options.correlate_features { self.parts.run.n_features } else { 0 };
+        let own = match options.correlate {
+            Correlate::None => 0,
+            Correlate::All | Correlate::Chosen => self.parts.run.n_features,
+        };
         (own + self.parts.run.n_features_b) * size_of::<f64>() + 1
     }
 
@@ -282,7 +285,7 @@ impl Builder<'_> {
         let mut columns = vec![FeatureColumn::default(); features.len()];
         let count = |wanted: bool| if wanted && options.n_table_rows > 0 { features.len() } else { 0 };
         let mut products = AllProducts {
-            a: Products::zeros(count(options.correlate_features), key.n_features),
+            a: Products::zeros(count(options.correlate != Correlate::None), key.n_features),
             b: Products::zeros(count(key.sae_b.is_some()), key.n_features_b),
         };
         let n_threads = options.n_threads();

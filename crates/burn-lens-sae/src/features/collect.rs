@@ -13,8 +13,8 @@ use burn_lens_tensor::{
 };
 
 use super::{
-    FeatureError, FeatureOptions, FeatureSource, Manifest, Progress, RunKey, SparseRows, Stage, TensorStore,
-    TokenTable,
+    Correlate, FeatureError, FeatureOptions, FeatureSource, Manifest, Progress, RunKey, SparseRows, Stage,
+    TensorStore, TokenTable,
     neurons::NeuronSums,
     parts::{MANIFEST, codes_name, in_store, resid_name},
     readout::{FULL_ROWS, Readout, failed, host},
@@ -61,6 +61,23 @@ impl FeatureRun<'_> {
             d_resid: if has_way { self.model.dims().d_model } else { 0 },
             options: self.options.clone(),
         }
+    }
+
+    /// The features that are kept, where others are not.
+    fn chosen(&self, features: &[usize]) -> Option<Chosen> {
+        if self.options.correlate == Correlate::All || features.len() == self.source.n_features() {
+            return None;
+        }
+        let mut sorted = features.to_vec();
+        sorted.sort_unstable();
+        let features = sorted.iter().map(|&feature| feature as u32).collect();
+        Some(Chosen { features, source: self.source.part(&sorted) })
+    }
+
+    /// How many features are computed.
+    pub(super) fn n_computed(&self, features: &[usize]) -> usize {
+        let alone = self.chosen(features).and_then(|chosen| chosen.source);
+        alone.map_or_else(|| self.source.n_features(), |alone| alone.n_features())
     }
 
     /// The residual stream that the final norm reads.
@@ -144,6 +161,34 @@ struct Collector<'a> {
     manifest: Manifest,
     sums: NeuronSums,
     slots: HashMap<u32, usize>,
+    chosen: Option<Chosen>,
+}
+
+/// The features that are kept, where others of the dictionary are not.
+struct Chosen {
+    /// Ascending.
+    features: Vec<u32>,
+    /// These alone, if they can be computed without the others.
+    source: Option<Box<dyn FeatureSource>>,
+}
+
+impl Chosen {
+    /// The activations of the chosen features, of those that `source` or the whole gives.
+    fn of(&self, codes: &SparseRows) -> SparseRows {
+        let mut kept = SparseRows::default();
+        for row in 0..codes.n_rows() {
+            let (indices, values) = codes.row(row);
+            let pairs = indices.iter().zip(values).filter_map(|(&index, &value)| {
+                let feature = match &self.source {
+                    Some(_) => self.features.get(index as usize).copied(),
+                    None => self.features.binary_search(&index).is_ok().then_some(index),
+                };
+                feature.map(|feature| (feature, value))
+            });
+            kept.push_row(pairs);
+        }
+        kept
+    }
 }
 
 impl<'a> Collector<'a> {
@@ -168,14 +213,20 @@ impl<'a> Collector<'a> {
         };
         let sums = manifest.read_sums(store)?;
         let slots = features.iter().enumerate().map(|(slot, &feature)| (feature as u32, slot)).collect();
-        Ok(Self { run, store, manifest, sums, slots })
+        let chosen = run.chosen(&features);
+        Ok(Self { run, store, manifest, sums, slots, chosen })
     }
 
     /// Runs some prompts and keeps their activations.
     fn batch(&mut self, prompts: Range<usize>) -> Result<(), FeatureError> {
         let first = prompts.start;
         let cache = self.forward(prompts.clone())?;
-        let (x, mut codes) = encode(self.run.source, &cache)?;
+        let source = self.chosen.as_ref().and_then(|chosen| chosen.source.as_deref());
+        let (x, codes) = encode(source.unwrap_or(self.run.source), &cache)?;
+        let mut codes = match &self.chosen {
+            None => codes,
+            Some(chosen) => chosen.of(&codes),
+        };
         let mut roles = self.roles(prompts.clone());
         let d_in = self.run.source.d_in();
         for (row, role) in roles.iter_mut().enumerate() {

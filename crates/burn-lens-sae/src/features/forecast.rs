@@ -32,7 +32,8 @@ impl Forecast {
     pub fn of(run: &FeatureRun<'_>) -> Self {
         let (key, dims) = (run.key(), run.model.dims());
         let n_tokens = (key.n_prompts * key.n_positions) as u64;
-        let n_asked = key.features().map_or(0, |features| features.len()) as u64;
+        let features = key.features().unwrap_or_default();
+        let (n_asked, n_computed) = (features.len() as u64, run.n_computed(&features));
         let [d_model, d_in, d_vocab] = [dims.d_model, key.d_in, dims.d_vocab_out].map(|size| size as u64);
         let attention = 2 * (dims.n_heads + dims.n_kv_heads) * dims.d_head;
         let layers = match (key.d_resid, run.source.hook_in().layer()) {
@@ -41,7 +42,7 @@ impl Forecast {
         };
         // Three matrices if the MLP is gated; two otherwise.
         let weights = (layers * dims.d_model * (attention + 3 * dims.d_mlp)) as u64;
-        let encoders = d_in * (key.n_features + key.n_features_b) as u64;
+        let encoders = d_in * (n_computed + key.n_features_b) as u64;
         let shown = (n_asked * run.options.shown_per_feature()).min(n_tokens);
         let codes = 8 * (1 + u64::from(key.sae_b.is_some())) * Self::ACTIVE.min(key.n_features as u64);
         let sums = 16 * d_in * key.n_correlated().map_or(0, |n| n as u64);

@@ -46,7 +46,7 @@ pub use data::{
 pub use error::FeatureError;
 pub use forecast::{Forecast, operations_per_second};
 pub use histogram::{Histogram, Quantiles};
-pub use options::{FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window};
+pub use options::{Correlate, FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window};
 pub use parts::{Manifest, RunKey, stored_run};
 pub use prompt::{PromptFeature, PromptMetric, prompt_features};
 pub use rows::SparseRows;

@@ -67,6 +67,20 @@ pub enum Intervals {
     Quantiles,
 }
 
+/// Which features of the dictionary each is correlated with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Correlate {
+    /// All of them, so all are computed.
+    #[default]
+    All,
+    /// Those that data is made of, as the original and sae_vis do. The others are not computed, if the kind of
+    /// dictionary allows that.
+    Chosen,
+    /// None.
+    None,
+}
+
 /// What to compute for each feature.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureOptions {
@@ -80,8 +94,8 @@ pub struct FeatureOptions {
     pub ignore_positions: BTreeSet<usize>,
     /// Rows of each table of neurons and features; 0 computes none.
     pub n_table_rows: usize,
-    /// Whether features of the dictionary are correlated with each other.
-    pub correlate_features: bool,
+    /// Which features of the dictionary each is correlated with.
+    pub correlate: Correlate,
     /// Rows of the tables of logits.
     pub n_logit_rows: usize,
     /// Bins of each histogram.
@@ -124,7 +138,7 @@ impl Default for FeatureOptions {
             ignore_tokens: BTreeSet::new(),
             ignore_positions: BTreeSet::new(),
             n_table_rows: 3,
-            correlate_features: true,
+            correlate: Correlate::All,
             n_logit_rows: 10,
             n_bins: 40,
             sequences: SequenceOptions::default(),

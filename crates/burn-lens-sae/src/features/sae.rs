@@ -108,6 +108,12 @@ impl FeatureSource for SaeFeatures {
         Ok(self.sae.encode(x.cast(dtype))?)
     }
 
+    fn part(&self, features: &[usize]) -> Option<Box<dyn FeatureSource>> {
+        let sae = self.sae.part(features)?;
+        let (hook_in, hook_out, d_in) = (self.hook_in, self.hook_out, self.d_in);
+        Some(Box::new(Self { sae, hook_in, hook_out, d_in, name: self.name.clone(), head: self.head }))
+    }
+
     /// The rows of the decoder. Where inputs are normalised, what a feature adds is that, times what
     /// its token's input was divided by.
     fn directions(&self, features: &[usize]) -> Result<Tensor<2>, StoreError> {

@@ -39,6 +39,12 @@ pub trait FeatureSource {
     /// If the device fails.
     fn encode(&self, x: Tensor<3>) -> Result<SparseRows, StoreError>;
 
+    /// Some of the features alone, in this order, where they can be computed without the others.
+    fn part(&self, features: &[usize]) -> Option<Box<dyn FeatureSource>> {
+        let _ = features;
+        None
+    }
+
     /// What each of `features` adds to the activation that it writes, per unit of activation.
     ///
     /// # Shapes
@@ -108,6 +114,12 @@ impl FeatureSource for Vectors {
         let products = x.reshape([batch * pos, d_in]).matmul(self.vectors.clone().transpose());
         let values = products.try_into_data()?.try_into_vec_as::<f32>()?;
         Ok(SparseRows::of_dense(&values, self.n_features()))
+    }
+
+    fn part(&self, features: &[usize]) -> Option<Box<dyn FeatureSource>> {
+        let labels = features.iter().map(|&at| self.label(at).unwrap_or_default()).collect();
+        let vectors = select_rows(&self.vectors, features);
+        Some(Box::new(Self { name: self.name.clone(), labels, vectors, hook: self.hook }))
     }
 
     fn directions(&self, features: &[usize]) -> Result<Tensor<2>, StoreError> {

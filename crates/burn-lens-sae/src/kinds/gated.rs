@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::SaeKind;
 use crate::{
     Base, Codes, SaeError, SparseAutoencoder,
-    autoencoder::{Tap, along, linear},
+    autoencoder::{Tap, along, entries, linear},
 };
 
 pub(super) static GATED: SaeKind = SaeKind {
@@ -55,6 +55,13 @@ impl SparseAutoencoder for Gated {
         let shut = (shared.clone() + along(&self.b_gate)).lower_equal_elem(0.0);
         let magnitude = tap(shared * along(&self.r_mag.clone().exp()) + along(&self.b_mag));
         Codes { acts: relu(magnitude).mask_fill(shut, 0.0), predicted: None }
+    }
+
+    fn part(&self, features: &[usize]) -> Option<Box<dyn SparseAutoencoder>> {
+        let (base, indices) = self.base.part(features);
+        let [b_gate, b_mag, r_mag] =
+            [&self.b_gate, &self.b_mag, &self.r_mag].map(|each| entries(each, &indices));
+        Some(Box::new(Self { base, b_gate, b_mag, r_mag }))
     }
 
     fn settings(&self) -> Map<String, Value> {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, error::Error as _};
 
 use burn_lens_hooks::HookPoint;
 use burn_lens_sae::features::{
-    FeatureChoice, FeatureData, FeatureOptions, FeatureRun, MemoryStore, StoreError, TensorStore, build,
-    collect, shard,
+    Correlate, FeatureChoice, FeatureData, FeatureOptions, FeatureRun, FeatureSource, MemoryStore,
+    StoreError, TensorStore, Vectors, build, collect, shard,
 };
 use burn_lens_tensor::{FloatType, burn::tensor::TensorData};
 use proptest::prelude::*;
@@ -79,6 +79,48 @@ proptest! {
         let some = data(FeatureChoice::Some(chosen.iter().rev().copied().collect()));
         for (found, &feature) in some.iter().zip(chosen.iter().rev()) {
             prop_assert_eq!(found, &all[feature]);
+        }
+    }
+}
+
+#[test]
+fn features_correlated_with_the_chosen_ones_alone_are_otherwise_the_same() {
+    let model = model("tl-ln", FloatType::F32);
+    let sae = Sae::random(HookPoint::ResidPost(0), 8, 9, 21);
+    let vectors = Vectors {
+        name: "vectors".to_owned(),
+        labels: (0..6).map(|at| format!("vector {at}")).collect(),
+        vectors: sae.directions(&[0, 1, 2, 3, 4, 5]).unwrap(),
+        hook: HookPoint::ResidPost(0),
+    };
+    let tokens = prompts(&model, 5, 7, 9);
+    let chosen = [4, 1, 3];
+    for source in [&sae as &dyn FeatureSource, &vectors] {
+        let data = |correlate| -> Vec<FeatureData> {
+            let features = FeatureChoice::Some(chosen.to_vec());
+            let options = FeatureOptions { features, correlate, n_table_rows: 9, ..options() };
+            let run = FeatureRun {
+                model: &model,
+                model_name: "test",
+                source,
+                source_b: None,
+                tokens: &tokens,
+                options: &options,
+            };
+            extracted(&run, 2).iter().map(|text| serde_json::from_str(text).unwrap()).collect()
+        };
+        let all = data(Correlate::All);
+        for (correlate, mut found) in
+            [(Correlate::Chosen, data(Correlate::Chosen)), (Correlate::None, data(Correlate::None))]
+        {
+            for (found, all) in found.iter_mut().zip(&all) {
+                let mut expected = all.clone();
+                expected
+                    .correlated_features
+                    .retain(|with| correlate == Correlate::Chosen && chosen.contains(&with.index));
+                assert_eq!(*found, expected, "{correlate:?} of {}", source.name());
+                assert!(all.correlated_features.len() > expected.correlated_features.len());
+            }
         }
     }
 }

@@ -62,12 +62,7 @@ pub(crate) fn linear<E: Value>(
 }
 
 /// `x w + b` of `f32`, by tiles where somebody chose that.
-pub(crate) fn linear_f32(
-    x: Operand<'_>,
-    w: Operand<'_>,
-    b: Option<&[f32]>,
-    size: [usize; 3],
-) -> Vec<f32> {
+pub(crate) fn linear_f32(x: Operand<'_>, w: Operand<'_>, b: Option<&[f32]>, size: [usize; 3]) -> Vec<f32> {
     let split = || (Products::active() == Products::Bf16x3).then(|| by_tiles(x, w, b, size))?;
     split().unwrap_or_else(|| linear(x, w, b, size))
 }

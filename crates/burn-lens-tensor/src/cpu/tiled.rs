@@ -152,7 +152,9 @@ impl<T: Tiles, E: Terms> Columns<'_, T, E> {
                 }
             }
             Operand::Columns(w) => {
-                for (column, w) in w[self.first * self.inner..].chunks_exact(self.inner).take(width).enumerate() {
+                for (column, w) in
+                    w[self.first * self.inner..].chunks_exact(self.inner).take(width).enumerate()
+                {
                     let blocks = &mut blocks[column / SIDE * of_block..][..of_block];
                     let (tile, column) = (column % SIDE / (SIDE / 2), column % (SIDE / 2));
                     for (w, blocks) in w.chunks(SIDE).zip(blocks.chunks_exact_mut(E::PRODUCTS)) {
@@ -224,8 +226,7 @@ pub(super) fn linear<T: Tiles, E: Terms>(
     if inner == 0 {
         return (0..len).map(|at| E::nearest(b.map_or(0.0, |b| b[at % columns]))).collect();
     }
-    let threads =
-        if len.saturating_mul(inner) < THREADS_FROM { 1 } else { rayon::current_num_threads() };
+    let threads = if len.saturating_mul(inner) < THREADS_FROM { 1 } else { rayon::current_num_threads() };
     let of_block = inner.div_ceil(SIDE) * E::PRODUCTS;
 
     let mut blocks = vec![Block::ZERO; rows.div_ceil(SIDE) * of_block];
@@ -287,7 +288,9 @@ mod tests {
     fn dense<E: Value>(x: &[E], w: &[E], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<[f64; 2]> {
         let of = |at: usize| {
             let (row, column) = (at / columns, at % columns);
-            let terms = (0..inner).map(|k| f64::from(x[row * inner + k].wide() * 1.0) * f64::from(w[k * columns + column].wide()));
+            let terms = (0..inner).map(|k| {
+                f64::from(x[row * inner + k].wide() * 1.0) * f64::from(w[k * columns + column].wide())
+            });
             let b = f64::from(b[column]);
             terms.fold([b, b.abs()], |[sum, size], term| [sum + term, size + term.abs()])
         };
@@ -306,7 +309,9 @@ mod tests {
                 (0..columns * inner).map(|at| w[at % inner * columns + at / inner]).collect();
             let by_rows = linear::<T, E>(&x, Operand::Rows(&w), Some(&b), size);
             let by_columns = linear::<T, E>(&x, Operand::Columns(&turned), Some(&b), size);
-            for ((found, other), [sum, magnitudes]) in by_rows.iter().zip(&by_columns).zip(dense(&x, &w, &b, size)) {
+            for ((found, other), [sum, magnitudes]) in
+                by_rows.iter().zip(&by_columns).zip(dense(&x, &w, &b, size))
+            {
                 assert_eq!(found.wide().to_bits(), other.wide().to_bits(), "{size:?}, either layout");
                 let error = (f64::from(found.wide()) - sum).abs() - rounding * sum.abs();
                 worst = worst.max(error / magnitudes);

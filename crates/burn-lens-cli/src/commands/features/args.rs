@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
 
-use burn_lens::sae::features::{FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window};
+use burn_lens::sae::features::{
+    Correlate, FeatureChoice, FeatureOptions, Intervals, SequenceOptions, Window,
+};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use crate::args::{CorpusArgs, ModelArgs};
@@ -74,6 +76,10 @@ pub(crate) struct WhatArgs {
     /// Which features: all, 0..64, or 3,17,250
     #[arg(long, default_value = "all", value_name = "LIST")]
     pub(crate) features: Features,
+    /// Which features of the dictionary the chosen ones are correlated with: all, for which the whole
+    /// dictionary is run; the chosen ones; or none
+    #[arg(long, default_value = "all", value_name = "WITH")]
+    pub(crate) correlate: With,
     /// Count tokens that mark a beginning, an end or padding as well
     #[arg(long)]
     pub(crate) count_special: bool,
@@ -265,12 +271,25 @@ pub(crate) enum By {
     Quantiles,
 }
 
+/// What the chosen features are correlated with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum With {
+    All,
+    Chosen,
+    None,
+}
+
 impl WhatArgs {
     /// As the library takes it.
     pub(crate) fn options(&self, special: impl IntoIterator<Item = u32>, seed: u64) -> FeatureOptions {
         let Buffer(before, after) = self.window;
         self.resources.of(FeatureOptions {
             features: self.features.0.clone(),
+            correlate: match self.correlate {
+                With::All => Correlate::All,
+                With::Chosen => Correlate::Chosen,
+                With::None => Correlate::None,
+            },
             batch_prompts: self.batch.max(1),
             ignore_tokens: if self.count_special {
                 BTreeSet::default()

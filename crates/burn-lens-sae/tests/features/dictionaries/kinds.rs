@@ -82,6 +82,32 @@ fn sparse_codes_are_the_dense_ones_without_zeros() {
 }
 
 #[test]
+fn a_part_has_the_activations_of_the_whole() {
+    let mut parted = BTreeSet::new();
+    for name in names() {
+        let sae = load(&name, FloatType::F64);
+        let features = [sae.config().d_sae - 1, 0, 2];
+        let Some(part) = sae.part(&features) else { continue };
+        parted.insert(sae.kind());
+        let x = inputs(&cases(&name), sae.config().d_in, FloatType::F64);
+        let whole = sae.encode_dense(x.clone());
+        let columns = features.map(|feature| whole.clone().narrow(2, feature, 1)).to_vec();
+        let expected = Tensor::cat(columns, 2).into_data();
+        close(&format!("{name} in part"), part.encode_dense(x), &expected, Tolerance::F64);
+    }
+    let expected = [
+        "gated",
+        "jumprelu",
+        "jumprelu_skip_transcoder",
+        "jumprelu_transcoder",
+        "skip_transcoder",
+        "standard",
+        "transcoder",
+    ];
+    assert_eq!(parted, BTreeSet::from(expected), "kinds whose features do not depend on each other");
+}
+
+#[test]
 fn fewer_than_k_can_be_active_and_signs_are_kept() {
     let few = load("sae-topk-few", FloatType::F64);
     let x = inputs(&cases("sae-topk-few"), 8, FloatType::F64);
