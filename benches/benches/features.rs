@@ -5,7 +5,8 @@
 //! costs and how near that is to the bound.
 //!
 //! `BURN_LENS_PROMPTS` (64) says how many prompts are run, `BURN_LENS_FEATURES` (32,64,1024,16384) for how many
-//! features, a run for each, `BURN_LENS_SECOND` (0) whether with a second dictionary (1).
+//! features, a run for each, `BURN_LENS_SECOND` (0) whether with a second dictionary (1), `BURN_LENS_CORRELATE` (all)
+//! whether features are correlated with all of the first one or with the chosen ones alone (chosen).
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,8 @@ use burn_lens::{
     hooks::{CacheOptions, HookPoint, HookedModel as _, Input, ReturnType, RunOptions},
     models::HookedTransformer,
     sae::features::{
-        FeatureChoice, FeatureOptions, FeatureRun, FeatureSource, Forecast, MemoryStore, SaeFeatures, Stage,
-        TokenTable, build, collect, operations_per_second,
+        Correlate, FeatureChoice, FeatureOptions, FeatureRun, FeatureSource, Forecast, MemoryStore,
+        SaeFeatures, Stage, TokenTable, build, collect, operations_per_second,
     },
     sae::{SaeOptions, read_sae_lens},
     tensor::{AnyTensor, MemoryWeights},
@@ -150,7 +151,10 @@ fn features(c: &mut Criterion) {
     let tokens = tokens(n_prompts);
     let source = dictionary(&model, &tokens, 1);
     let second = (from_environment("BURN_LENS_SECOND", 0) > 0).then(|| dictionary(&model, &tokens, 3));
+    let chosen = std::env::var("BURN_LENS_CORRELATE").is_ok_and(|with| with == "chosen");
+    let correlate = if chosen { Correlate::Chosen } else { Correlate::All };
     let options = |n: usize| FeatureOptions {
+        correlate,
         features: FeatureChoice::Some((0..n.min(source.n_features())).collect()),
         ..FeatureOptions::default()
     };

@@ -42,12 +42,7 @@ impl Norm {
         if self.kind == NormKind::None {
             return x;
         }
-        let (x, dtype) = numeric::widened(x);
-        let layer = self.kind == NormKind::Layer;
-        if x.dtype() == dtype {
-            return kernels::normalized(x, layer, self.eps, self.w.as_ref(), self.b.as_ref());
-        }
-        self.affine(kernels::normalized(x, layer, self.eps, None, None).cast(dtype))
+        kernels::normalized(x, self.kind == NormKind::Layer, self.eps, self.w.as_ref(), self.b.as_ref())
     }
 
     /// What the scale divides: `x` less its mean over the last axis in a layer norm, `x`
@@ -65,13 +60,7 @@ impl Norm {
 
     /// `x · w + b`, with what there is of them.
     #[must_use]
-    pub fn affine<const D: usize>(&self, mut x: Tensor<D>) -> Tensor<D> {
-        if let Some(w) = &self.w {
-            x = x * w.clone().unsqueeze();
-        }
-        if let Some(b) = &self.b {
-            x = x + b.clone().unsqueeze();
-        }
-        x
+    pub fn affine<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        kernels::affine(x, self.w.as_ref(), self.b.as_ref())
     }
 }

@@ -10,7 +10,7 @@ use crate::{FloatType, kernels};
 fn in_accumulator<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
     let (x, dtype) = widened(x);
     let y = f(x);
-    if y.dtype() == dtype { y } else { y.cast(dtype) }
+    kernels::cast(y, dtype)
 }
 
 /// `x` in its accumulator type ([`FloatType::accumulator`]), and the dtype that it had.
@@ -18,7 +18,7 @@ fn in_accumulator<const D: usize>(x: Tensor<D>, f: impl FnOnce(Tensor<D>) -> Ten
 pub fn widened<const D: usize>(x: Tensor<D>) -> (Tensor<D>, DType) {
     let dtype = x.dtype();
     let wide = FloatType::from_dtype(dtype).map_or(dtype, |float| float.accumulator().dtype());
-    (if wide == dtype { x } else { x.cast(wide) }, dtype)
+    (kernels::cast(x, wide), dtype)
 }
 
 /// Softmax over the last axis.

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, Hooks};
-use burn_lens_tensor::{Norm, NormKind, TypedTensor, numeric};
+use burn_lens_tensor::{Norm, NormKind, TypedTensor, kernels, numeric};
 
 /// A norm as part of a forward pass.
 pub(crate) trait HookedNorm {
@@ -42,7 +42,6 @@ impl HookedNorm for Norm {
         let x = self.centered(x);
         let scale = hooks.at(scale_point, self.scale(x.clone()));
         let normalized = x / scale;
-        let normalized = if normalized.dtype() == dtype { normalized } else { normalized.cast(dtype) };
-        self.affine(hooks.at(normalized_point, normalized))
+        self.affine(hooks.at(normalized_point, kernels::cast(normalized, dtype)))
     }
 }

@@ -6,10 +6,12 @@
 
 use std::ops::Range;
 
+use burn::tensor::{bf16, f16};
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 use super::{
+    half::Value,
     math::tanh,
     path::dispatch,
     raw::{Matrix, product},
@@ -49,6 +51,31 @@ pub(crate) struct Scoring<'a> {
     /// The logit of each head's sink.
     pub(crate) sinks: Option<&'a [f32]>,
     pub(crate) sight: &'a Sight,
+    /// What scores and pattern are rounded to.
+    pub(crate) rounding: Rounding,
+}
+
+/// The type whose numbers are kept of scores and of the pattern, where all of attention is computed at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounding {
+    Not,
+    Bf16,
+    F16,
+}
+
+impl Rounding {
+    #[inline(always)]
+    fn apply(self, row: &mut [f32]) {
+        #[inline(always)]
+        fn rounded<E: Value>(row: &mut [f32]) {
+            row.iter_mut().for_each(|x| *x = E::nearest(*x).wide());
+        }
+        match self {
+            Self::Not => {}
+            Self::Bf16 => rounded::<bf16>(row),
+            Self::F16 => rounded::<f16>(row),
+        }
+    }
 }
 
 /// Queries that are computed together: of one head at positions in a row or, where there is
@@ -207,6 +234,7 @@ impl NullaryFnOnce for Finish<'_> {
                 }
             }
             if pattern {
+                scoring.rounding.apply(row);
                 if scoring.sight.is_blind(block.batch, query, keys) {
                     row.fill(0.0);
                     continue;
@@ -216,6 +244,7 @@ impl NullaryFnOnce for Finish<'_> {
                 before.fill(0.0);
                 behind.fill(0.0);
                 softmax(inside, scoring.sinks.map(|sinks| sinks[head]));
+                scoring.rounding.apply(inside);
             }
         }
     }

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use burn::tensor::{bf16, f16};
 use pulp::NullaryFnOnce;
-use rayon::prelude::*;
 
-use super::path::dispatch;
+use super::{path::dispatch, raw};
 
 /// What memory holds of a number.
 pub(crate) trait Value: Copy + Default + Send + Sync {
@@ -102,32 +101,27 @@ impl Value for f16 {
     }
 }
 
-/// How many values a thread takes at once.
-const CHUNK: usize = 8 * 1024;
+/// The same numbers in another type.
+pub(crate) fn converted<S: Value, T: Value>(values: &[S]) -> Vec<T> {
+    raw::mapped(values, |value: S| T::nearest(value.wide()))
+}
 
-struct Convert<'a, S, T>(&'a mut [T], &'a [S]);
+struct Round<'a, E>(&'a mut [E], &'a [f32]);
 
-impl<S: Value, T: Value> NullaryFnOnce for Convert<'_, S, T> {
+impl<E: Value> NullaryFnOnce for Round<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        for (out, value) in self.0.iter_mut().zip(self.1) {
-            *out = T::nearest(value.wide());
+        for (out, number) in self.0.iter_mut().zip(self.1) {
+            *out = E::nearest(*number);
         }
     }
 }
 
-/// The same numbers in another type.
-pub(crate) fn converted<S: Value, T: Value>(values: &[S]) -> Vec<T> {
-    let mut out = vec![T::default(); values.len()];
-    if values.len() <= CHUNK {
-        dispatch(Convert(&mut out, values));
-    } else {
-        let chunks = out.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
-        chunks.for_each(|(out, values)| dispatch(Convert(out, values)));
-    }
-    out
+/// Rounds numbers into values, on the calling thread.
+pub(super) fn round_into<E: Value>(values: &mut [E], numbers: &[f32]) {
+    dispatch(Round(values, numbers));
 }
 
 #[cfg(test)]

@@ -76,6 +76,26 @@ impl RowKernel for Normalize<'_> {
     }
 }
 
+/// `x · w + b` along each row.
+pub(crate) struct Affine<'a> {
+    pub(crate) w: Option<&'a [f32]>,
+    pub(crate) b: Option<&'a [f32]>,
+}
+
+impl RowKernel for Affine<'_> {
+    #[inline(always)]
+    fn change(&self, rows: &mut [f32], row: usize, _: usize) {
+        for row in rows.chunks_exact_mut(row) {
+            if let Some(w) = self.w {
+                row.iter_mut().zip(w).for_each(|(x, w)| *x *= w);
+            }
+            if let Some(b) = self.b {
+                row.iter_mut().zip(b).for_each(|(x, b)| *x += b);
+            }
+        }
+    }
+}
+
 /// A norm whose scale is given for each row: `x · w / scale`.
 pub(crate) struct Rescale<'a> {
     pub(crate) scale: &'a [f32],

@@ -2,7 +2,10 @@
 
 use std::mem::MaybeUninit;
 
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
+
+use super::path::dispatch;
 
 /// A copy of `source`, each chunk of `chunk` values changed by `f` while it is in the cache.
 /// `f` gets the chunk and its index.
@@ -20,6 +23,40 @@ pub(super) fn copied(source: &[f32], chunk: usize, f: impl Fn(&mut [f32], usize)
     // SAFETY: the chunks cover the first `source.len()` values, and each was written.
     unsafe { values.set_len(source.len()) };
     values
+}
+
+/// What `f` makes of each value of `source`, some of them at once.
+pub(super) fn mapped<S: Copy + Sync, T: Send>(source: &[S], f: impl Fn(S) -> T + Copy + Sync) -> Vec<T> {
+    /// How many values a thread takes at once.
+    const CHUNK: usize = 8 * 1024;
+    let mut values: Vec<T> = Vec::with_capacity(source.len());
+    let spare = &mut values.spare_capacity_mut()[..source.len()];
+    if source.len() <= CHUNK {
+        dispatch(Map { target: spare, source, f });
+    } else {
+        let chunks = spare.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK));
+        chunks.for_each(|(target, source)| dispatch(Map { target, source, f }));
+    }
+    // SAFETY: the chunks cover the first `source.len()` values, and each was written.
+    unsafe { values.set_len(source.len()) };
+    values
+}
+
+struct Map<'a, S, T, F> {
+    target: &'a mut [MaybeUninit<T>],
+    source: &'a [S],
+    f: F,
+}
+
+impl<S: Copy, T, F: Fn(S) -> T> NullaryFnOnce for Map<'_, S, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (target, &source) in self.target.iter_mut().zip(self.source) {
+            target.write((self.f)(source));
+        }
+    }
 }
 
 /// A matrix inside a slice: `data[start + row · row_stride + column · column_stride]`.

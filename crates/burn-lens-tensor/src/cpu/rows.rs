@@ -5,7 +5,11 @@
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
-use super::{path::dispatch, raw};
+use super::{
+    half::{Value, converted, round_into},
+    path::dispatch,
+    raw,
+};
 
 /// Changes rows in place. `change` must be `#[inline(always)]`.
 pub(crate) trait RowKernel: Sync {
@@ -79,6 +83,27 @@ pub(crate) fn in_place<K: RowKernel>(kernel: &K, data: &mut [f32], row: usize) {
     data.par_chunks_mut(at_once * row)
         .enumerate()
         .for_each(|(at, rows)| change(kernel, rows, row, at * at_once));
+}
+
+/// Runs `kernel` over every row of `data` in place: in `f32`, some rows at a time, and rounded.
+pub(crate) fn in_place_rounded<E: Value, K: RowKernel>(kernel: &K, data: &mut [E], row: usize) {
+    let at_once = rows_at_once(row);
+    data.par_chunks_mut(at_once * row).enumerate().for_each(|(at, rows)| {
+        let mut wide: Vec<f32> = converted(rows);
+        change(kernel, &mut wide, row, at * at_once);
+        round_into(rows, &wide);
+    });
+}
+
+/// Runs `kernel` over every row of `data` beside `other` in place: in `f32`, some rows at a time, and rounded.
+pub(crate) fn paired_rounded<E: Value, K: PairKernel>(kernel: &K, data: &mut [E], other: &[E], row: usize) {
+    assert_eq!(data.len(), other.len(), "two tensors of different sizes");
+    let chunk = rows_at_once(row) * row;
+    data.par_chunks_mut(chunk).zip(other.par_chunks(chunk)).for_each(|(rows, other)| {
+        let (mut wide, other): (Vec<f32>, Vec<f32>) = (converted(rows), converted(other));
+        dispatch(Pair(kernel, &mut wide, &other, row));
+        round_into(rows, &wide);
+    });
 }
 
 /// Runs `kernel` over a copy of every row of `data`.

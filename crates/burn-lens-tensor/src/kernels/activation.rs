@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use burn::tensor::{Tensor, activation as composed};
 
-use super::{RowOp, fused, half, in_f32, widened};
+use super::{RowOp, fused, half};
 use crate::backend;
 
 /// A smooth activation function.
@@ -29,7 +29,7 @@ pub fn activation<const D: usize>(x: Tensor<D>, act: Activation) -> Tensor<D> {
         return backend::map(x, RowOp::Activation(act));
     }
     if half(&x) {
-        return in_f32(x, |x| activation(x, act));
+        return backend::map(x, RowOp::Activation(act));
     }
     match act {
         Activation::Gelu => composed::gelu(x),
@@ -53,7 +53,7 @@ pub fn gated<const D: usize>(x: Tensor<D>, y: Tensor<D>, act: Activation) -> Ten
         return backend::gated(x, y, act);
     }
     if half(&x) && half(&y) && x.dims() == y.dims() {
-        return in_f32(x, |x| backend::gated(x, widened(y), act));
+        return backend::gated(x, y, act);
     }
     activation(x, act) * y
 }

@@ -129,8 +129,7 @@ pub fn mixed(pattern: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
     have_kernels(&[pattern, v], None).then(|| backend::attention_mixed(pattern.clone(), v.clone()))
 }
 
-/// All of attention without storing scores or pattern; `None` where there is no kernel, as for half types, whose
-/// scores and pattern are rounded. The same bits as [`scores`], [`pattern`] and [`mixed`] one after the other.
+/// All of attention without storing scores or pattern; `None` where there is no kernel. The same bits as [`scores`], [`pattern`] and [`mixed`] one after the other.
 ///
 /// # Shapes
 ///
@@ -143,6 +142,13 @@ pub fn attention(
     sinks: Option<&Tensor<1>>,
     how: &AttentionScores,
 ) -> Option<Tensor<4>> {
+    let whole = |[q, k, v]: [Tensor<4>; 3], sinks: Option<Tensor<1>>, rounding| {
+        backend::attention_whole([q, k, v], sinks, how.clone(), rounding)
+    };
+    if [q, k, v].into_iter().all(half) && sinks.is_none_or(half) {
+        let (k, v, sinks) = (widened(k.clone()), widened(v.clone()), sinks.cloned().map(widened));
+        return Some(in_f32(q.clone(), |wide| whole([wide, k, v], sinks, q.dtype())));
+    }
     have_kernels(&[q, k, v], sinks)
-        .then(|| backend::attention_whole([q.clone(), k.clone(), v.clone()], sinks.cloned(), how.clone()))
+        .then(|| whole([q.clone(), k.clone(), v.clone()], sinks.cloned(), q.dtype()))
 }

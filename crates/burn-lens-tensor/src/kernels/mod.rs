@@ -26,7 +26,7 @@ pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionScores, Sight, attention, mixed, pattern, scores};
 pub use linear::linear;
 pub use loss::negative_log_likelihood;
-pub use norm::{centered, normalized, rescaled_into, root_mean_square};
+pub use norm::{affine, centered, normalized, rescaled_into, root_mean_square};
 pub use placed::placed;
 pub use products::{Products, UnknownProducts};
 pub use rotary::{Turns, rotate};
@@ -67,6 +67,17 @@ pub fn available(device: &Device, dtype: DType) -> bool {
 /// rounded.
 fn half<const D: usize>(x: &Tensor<D>) -> bool {
     matches!(x.dtype(), DType::BF16 | DType::F16) && !x.is_autodiff() && available(&x.device(), DType::F32)
+}
+
+/// `x` in another float type.
+#[must_use]
+pub fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    let to_half = fused(&x, false) && matches!(dtype, DType::BF16 | DType::F16);
+    match x.dtype() {
+        same if same == dtype => x,
+        _ if to_half || half(&x) && dtype == DType::F32 => backend::converted(x, dtype),
+        _ => x.cast(dtype),
+    }
 }
 
 /// `x` in `f32`, where it is [`half`].

@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 
-use super::{RowOp, fused};
-use crate::backend;
+use super::{RowOp, fused, half, widened};
+use crate::{backend, numeric};
 
 /// `x` less its mean over the last axis.
 ///
@@ -32,7 +32,8 @@ pub fn root_mean_square<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
     ((x.clone() * x).mean_dim(D - 1) + eps).sqrt()
 }
 
-/// The whole norm, `x / scale · w + b`, where `x` is centered first if `layer`.
+/// The whole norm, `x / scale · w + b`, where `x` is centered first if `layer`. Half types are normalized in `f32`,
+/// rounded, then scaled and shifted in `f32` and rounded again.
 ///
 /// # Shapes
 ///
@@ -49,13 +50,36 @@ pub fn normalized<const D: usize>(
     if fused(&x, false) && plain(w) && plain(b) {
         return backend::normalize(x, layer, eps as f32, w.cloned(), b.cloned());
     }
-    let mut x = if fused(&x, true) {
-        backend::map(x, RowOp::Normalize { layer, eps: eps as f32 })
-    } else {
-        let x = if layer { centered(x) } else { x };
-        let scale = root_mean_square(x.clone(), eps);
-        x / scale
-    };
+    affine(divided(x, layer, eps), w, b)
+}
+
+/// The norm without weight and bias.
+fn divided<const D: usize>(x: Tensor<D>, layer: bool, eps: f64) -> Tensor<D> {
+    if fused(&x, true) || half(&x) {
+        return backend::map(x, RowOp::Normalize { layer, eps: eps as f32 });
+    }
+    let (wide, dtype) = numeric::widened(x);
+    if wide.dtype() != dtype {
+        return divided(wide, layer, eps).cast(dtype);
+    }
+    let x = if layer { centered(wide) } else { wide };
+    let scale = root_mean_square(x.clone(), eps);
+    x / scale
+}
+
+/// `x · w + b`, with what there is of them.
+///
+/// # Shapes
+///
+/// - `x`: `[.., width]`, `w`, `b`: `[width]`; returns as `x`
+#[must_use]
+pub fn affine<const D: usize>(mut x: Tensor<D>, w: Option<&Tensor<1>>, b: Option<&Tensor<1>>) -> Tensor<D> {
+    if w.is_none() && b.is_none() {
+        return x;
+    }
+    if half(&x) && w.is_none_or(half) && b.is_none_or(half) {
+        return backend::affine(x, w.cloned().map(widened), b.cloned().map(widened));
+    }
     if let Some(w) = w {
         x = x * w.clone().unsqueeze();
     }

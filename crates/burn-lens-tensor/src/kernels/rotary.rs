@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use super::{RowOp, fused, half, in_f32};
+use super::{RowOp, fused, half};
 use crate::backend;
 
 /// Sine and cosine of every pair of dimensions at some positions, on the host.
@@ -39,11 +39,5 @@ impl Turns {
 pub fn rotate(x: Tensor<4>, turns: &Turns, composed: impl FnOnce(Tensor<4>) -> Tensor<4>) -> Tensor<4> {
     let [_, _, _, d_head] = x.dims();
     let turned = |x| backend::map(x, RowOp::Rotate(turns.clone(), d_head));
-    if fused(&x, true) {
-        turned(x)
-    } else if half(&x) {
-        in_f32(x, turned)
-    } else {
-        composed(x)
-    }
+    if fused(&x, true) || half(&x) { turned(x) } else { composed(x) }
 }

@@ -69,17 +69,36 @@ fn activations_are_those_of_f32_rounded() {
 }
 
 #[test]
+fn norms_are_rounded_before_and_after_weight_and_bias() {
+    for dtype in HALVES {
+        let [x, wide_x] = halved(13, [70, 300], dtype);
+        let [w, wide_w] = halved(14, [300], dtype);
+        let [b, wide_b] = halved(15, [300], dtype);
+        for layer in [true, false] {
+            let what = format!("a norm in {dtype:?}");
+            let plain = kernels::normalized(x.clone(), layer, 1e-5, None, None);
+            rounded(&what, plain.clone(), kernels::normalized(wide_x.clone(), layer, 1e-5, None, None));
+            let affine = kernels::affine(plain.clone(), Some(&w), Some(&b));
+            let expected = plain.cast(DType::F32) * wide_w.clone().unsqueeze() + wide_b.clone().unsqueeze();
+            rounded(&what, affine.clone(), expected);
+            let whole = kernels::normalized(x.clone(), layer, 1e-5, Some(&w), Some(&b));
+            assert_eq!(whole.into_data(), affine.into_data(), "{what} at once");
+        }
+    }
+}
+
+#[test]
 fn attention_is_that_of_f32_rounded_at_each_step() {
     let how = AttentionScores {
         scale: 8.0,
         soft_cap: Some(2.0),
         slopes: None,
-        sight: Sight { first: 3, causal: true, window: Some(9), tokens: None },
+        sight: Sight { first: 3, causal: true, window: Some(70), tokens: None },
     };
     for dtype in HALVES {
-        let [q, wide_q] = halved(7, [2, 20, 4, 16], dtype);
-        let [k, wide_k] = halved(8, [2, 2, 23, 16], dtype);
-        let [v, wide_v] = halved(9, [2, 2, 23, 16], dtype);
+        let [q, wide_q] = halved(7, [2, 150, 4, 16], dtype);
+        let [k, wide_k] = halved(8, [2, 2, 153, 16], dtype);
+        let [v, wide_v] = halved(9, [2, 2, 153, 16], dtype);
         let [sinks, wide_sinks] = halved(10, [4], dtype);
         let scores = kernels::scores(&q, &k, &how).unwrap();
         rounded("scores", scores.clone(), kernels::scores(&wide_q, &wide_k, &how).unwrap());
@@ -87,11 +106,10 @@ fn attention_is_that_of_f32_rounded_at_each_step() {
         let pattern = kernels::pattern(scores, Some(&sinks), &how).unwrap();
         rounded("a pattern", pattern.clone(), kernels::pattern(wide, Some(&wide_sinks), &how).unwrap());
         let wide = pattern.clone().cast(DType::F32);
-        rounded("z", kernels::mixed(&pattern, &v).unwrap(), kernels::mixed(&wide, &wide_v).unwrap());
-        assert!(
-            kernels::attention([&q, &k, &v], None, &how).is_none(),
-            "nothing would be rounded in between"
-        );
+        let z = kernels::mixed(&pattern, &v).unwrap();
+        rounded("z", z.clone(), kernels::mixed(&wide, &wide_v).unwrap());
+        let whole = kernels::attention([&q, &k, &v], Some(&sinks), &how).unwrap();
+        assert_eq!(whole.into_data(), z.into_data(), "all at once, of {dtype:?}");
     }
 }
 

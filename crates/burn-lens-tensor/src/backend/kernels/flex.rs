@@ -8,17 +8,18 @@ use burn::{
         flex::{FlexTensor, Layout},
         tensor::FloatTensor,
     },
-    tensor::{Bytes, DType, Shape, bf16, f16},
+    tensor::{Bytes, DType, Element, Shape, bf16, f16},
 };
+use bytemuck::Pod;
 
 use super::{Given, KernelOps, PlainOps};
 use crate::{
     cpu::{
         activation::{Gated, Slope, SoftCap, SoftCapSlope},
-        attention::{self, Heads, Scoring},
-        half,
+        attention::{self, Heads, Rounding, Scoring},
+        half::{self, Value},
         loss::{NegativeLogLikelihood, NegativeLogLikelihoodSlope},
-        norm::{Center, Normalize, NormalizeSlope, Rescale, RootMeanSquare},
+        norm::{Affine, Center, Normalize, NormalizeSlope, Rescale, RootMeanSquare},
         placed::{self, View},
         product::{self, Operand},
         rotary::Rotate,
@@ -44,22 +45,38 @@ fn values(x: &FlexTensor) -> &[f32] {
 }
 
 /// The values of `x` to change in place, if no one else holds them.
-fn owned(x: &mut FlexTensor) -> Option<&mut [f32]> {
+fn owned<E: Element + Pod>(x: &mut FlexTensor) -> Option<&mut [E]> {
     let whole = x.is_contiguous()
         && x.layout().start_offset() == 0
-        && x.bytes().len() == x.layout().num_elements() * size_of::<f32>();
+        && x.bytes().len() == x.layout().num_elements() * size_of::<E>();
     if whole { x.try_storage_mut() } else { None }
+}
+
+/// Changes the values of `x`, of a half type, in place, or those of a copy.
+fn rounded<E: Value + Element + Pod>(mut x: FlexTensor, change: impl Fn(&mut [E])) -> FlexTensor {
+    if let Some(data) = owned(&mut x) {
+        change(data);
+        return x;
+    }
+    let mut data = x.as_slice::<E>().expect("the tensor is contiguous and of this type").to_vec();
+    change(&mut data);
+    FlexTensor::new(Bytes::from_elems(data), Layout::contiguous(x.shape()), x.dtype())
 }
 
 fn last(x: &FlexTensor) -> usize {
     x.layout().shape().to_vec().last().copied().unwrap_or(1)
 }
 
-/// Runs a kernel over rows of `row` values: in place where nobody else holds them.
+/// Runs a kernel over rows of `row` values, in place where nobody else holds them; half types are rounded.
 fn changed<K: RowKernel>(kernel: &K, x: FlexTensor, row: usize) -> FlexTensor {
     let mut x = contiguous(x);
     if x.layout().num_elements() == 0 || row == 0 {
         return x;
+    }
+    match x.dtype() {
+        DType::BF16 => return rounded::<bf16>(x, |data| rows::in_place_rounded(kernel, data, row)),
+        DType::F16 => return rounded::<f16>(x, |data| rows::in_place_rounded(kernel, data, row)),
+        _ => {}
     }
     if let Some(data) = owned(&mut x) {
         rows::in_place(kernel, data, row);
@@ -74,6 +91,17 @@ fn paired<K: PairKernel>(kernel: &K, x: FlexTensor, other: FlexTensor, row: usiz
     let (mut x, other) = (contiguous(x), contiguous(other));
     if x.layout().num_elements() == 0 || row == 0 {
         return x;
+    }
+    match x.dtype() {
+        DType::BF16 => {
+            let other = other.as_slice().expect("the tensor is contiguous and of this type");
+            return rounded::<bf16>(x, |data| rows::paired_rounded(kernel, data, other, row));
+        }
+        DType::F16 => {
+            let other = other.as_slice().expect("the tensor is contiguous and of this type");
+            return rounded::<f16>(x, |data| rows::paired_rounded(kernel, data, other, row));
+        }
+        _ => {}
     }
     if let Some(data) = owned(&mut x) {
         rows::paired(kernel, data, values(&other), row);
@@ -175,6 +203,7 @@ fn scoring<'a>(how: &'a AttentionScores, sinks: Option<&'a FlexTensor>) -> Scori
         slopes: how.slopes.as_deref(),
         sinks: sinks.map(values),
         sight: &how.sight,
+        rounding: Rounding::Not,
     }
 }
 
@@ -239,6 +268,18 @@ impl PlainOps for Flex {
         let [w, b] = [w, b].map(contiguous);
         let (w, b) = (has_w.then(|| values(&w)), has_b.then(|| values(&b)));
         changed(&Normalize { layer, eps, w, b }, x, row)
+    }
+
+    fn row_affine(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        Given([has_w, has_b]): Given,
+    ) -> FloatTensor<Self> {
+        let row = last(&x);
+        let [w, b] = [w, b].map(contiguous);
+        let (w, b) = (has_w.then(|| values(&w)), has_b.then(|| values(&b)));
+        changed(&Affine { w, b }, x, row)
     }
 
     fn row_rescale_into(
@@ -358,13 +399,19 @@ impl PlainOps for Flex {
         v: FloatTensor<Self>,
         sinks: FloatTensor<Self>,
         Given([has_sinks, _]): Given,
-        how: AttentionScores,
+        (how, rounding): (AttentionScores, DType),
     ) -> FloatTensor<Self> {
         let [q, k, v] = [q, k, v].map(forwards);
         let sinks = contiguous(sinks);
         let (q, k, v) = (heads(&q, POS_FIRST), heads(&k, HEADS_FIRST), heads(&v, HEADS_FIRST));
         let [batch, queries, n_heads, _] = q.dims;
-        let z = attention::attention(&q, &k, &v, &scoring(&how, has_sinks.then_some(&sinks)));
+        let rounding = match rounding {
+            DType::BF16 => Rounding::Bf16,
+            DType::F16 => Rounding::F16,
+            _ => Rounding::Not,
+        };
+        let scoring = Scoring { rounding, ..scoring(&how, has_sinks.then_some(&sinks)) };
+        let z = attention::attention(&q, &k, &v, &scoring);
         tensor(z, Shape::from(vec![batch, queries, n_heads, v.dims[3]]))
     }
 }

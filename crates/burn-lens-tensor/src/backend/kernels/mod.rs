@@ -62,6 +62,14 @@ pub(crate) trait PlainOps: Backend {
         norm: (bool, f32),
     ) -> FloatTensor<Self>;
 
+    /// `x · w + b` along each row.
+    fn row_affine(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        given: Given,
+    ) -> FloatTensor<Self>;
+
     /// `x · w / scale`, with a scale for each row, into the columns of `out` from `at` on.
     fn row_rescale_into(
         out: FloatTensor<Self>,
@@ -96,14 +104,14 @@ pub(crate) trait PlainOps: Backend {
     /// Values mixed by a pattern.
     fn attn_mixed(pattern: FloatTensor<Self>, v: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// All of attention.
+    /// All of attention, with scores and pattern rounded to a type.
     fn attn_whole(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         sinks: FloatTensor<Self>,
         given: Given,
-        how: AttentionScores,
+        how: (AttentionScores, DType),
     ) -> FloatTensor<Self>;
 }
 
@@ -162,6 +170,13 @@ pub(crate) fn normalize<const D: usize>(
     Tensor::from_dispatch(Dispatch::row_norm(x.into_dispatch(), w, b, given, (layer, eps)))
 }
 
+/// `x · w + b` along each row.
+pub(crate) fn affine<const D: usize>(x: Tensor<D>, w: Option<Tensor<1>>, b: Option<Tensor<1>>) -> Tensor<D> {
+    let given = Given([w.is_some(), b.is_some()]);
+    let [w, b] = [w, b].map(|t| t.unwrap_or_else(|| stand_in(&x)).into_dispatch());
+    Tensor::from_dispatch(Dispatch::row_affine(x.into_dispatch(), w, b, given))
+}
+
 /// `x · w / scale` into the columns of `out` from `at` on.
 pub(crate) fn rescale_into<const D: usize>(
     out: Tensor<D>,
@@ -207,14 +222,15 @@ pub(crate) fn attention_mixed(pattern: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::attn_mixed(pattern.into_dispatch(), v.into_dispatch()))
 }
 
-/// All of attention.
+/// All of attention, with scores and pattern rounded to a type.
 pub(crate) fn attention_whole(
     [q, k, v]: [Tensor<4>; 3],
     sinks: Option<Tensor<1>>,
     how: AttentionScores,
+    rounding: DType,
 ) -> Tensor<4> {
     let given = Given([sinks.is_some(), false]);
     let sinks = sinks.unwrap_or_else(|| stand_in(&q)).into_dispatch();
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::attn_whole(q, k, v, sinks, given, how))
+    Tensor::from_dispatch(Dispatch::attn_whole(q, k, v, sinks, given, (how, rounding)))
 }
