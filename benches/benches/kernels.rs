@@ -4,10 +4,10 @@
 
 use std::{hint::black_box, time::Duration};
 
-use burn::tensor::{Bool, Tensor, TensorData, activation as composed, module};
-use burn_lens::tensor::kernels::{self, Activation, AttentionScores, Sight, SimdPath};
+use burn::tensor::{Bool, DType, Tensor, TensorData, activation as composed, module};
+use burn_lens::tensor::kernels::{self, Activation, AttentionScores, Products, Sight, SimdPath};
 use burn_lens_benches::device;
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -92,6 +92,28 @@ fn products(c: &mut Criterion) {
     }
 }
 
+/// Products of many rows in each type that has a way of its own; criterion gives the rate in multiplications and
+/// additions, two for each term.
+fn products_by_type(c: &mut Criterion) {
+    for [inner, columns] in [[768, 768], [768, 3072], [3072, 768], [768, 50257]] {
+        const ROWS: usize = 1024;
+        let (x, w) = (numbers([1, ROWS, inner]), numbers([inner, columns]));
+        let mut group = c.benchmark_group(format!("[{ROWS}, {inner}] [{inner}, {columns}]"));
+        group.sample_size(10).measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1));
+        group.throughput(Throughput::Elements((2 * ROWS * inner * columns) as u64));
+        for products in [Products::F32, Products::Bf16x3] {
+            if products.choose() {
+                let product = || black_box(kernels::linear(x.clone(), w.clone(), None));
+                group.bench_function(format!("f32, products of {products}"), |b| b.iter(product));
+            }
+        }
+        assert!(Products::F32.choose());
+        let (x, w) = (x.cast(DType::BF16), w.cast(DType::BF16));
+        group.bench_function("bf16", |b| b.iter(|| black_box(kernels::linear(x.clone(), w.clone(), None))));
+        group.finish();
+    }
+}
+
 fn attention(c: &mut Criterion) {
     for (batch, pos) in [(1, 1024), (8, 128)] {
         let q = numbers([batch, pos, 12, 64]);
@@ -115,5 +137,5 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, rows, products, attention);
+criterion_group!(benches, rows, products, products_by_type, attention);
 criterion_main!(benches);
