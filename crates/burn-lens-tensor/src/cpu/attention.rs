@@ -68,7 +68,9 @@ impl Rounding {
     fn apply(self, row: &mut [f32]) {
         #[inline(always)]
         fn rounded<E: Value>(row: &mut [f32]) {
-            row.iter_mut().for_each(|x| *x = E::nearest(*x).wide());
+            for x in row {
+                *x = E::nearest(*x).wide();
+            }
         }
         match self {
             Self::Not => {}

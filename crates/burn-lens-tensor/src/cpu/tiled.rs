@@ -97,7 +97,7 @@ impl<E: Terms> NullaryFnOnce for PackRows<'_, E> {
 }
 
 /// Some columns of a product, by one thread.
-struct Columns<'a, T, E> {
+struct Strip<'a, T, E> {
     _tiles: std::marker::PhantomData<T>,
     /// `[rows / 32][terms / 32][product]`
     x: &'a [Block],
@@ -122,7 +122,7 @@ fn put(block: &mut Block, at: usize, pairs: impl Fn(usize) -> u32) {
     }
 }
 
-impl<T: Tiles, E: Terms> Columns<'_, T, E> {
+impl<T: Tiles, E: Terms> Strip<'_, T, E> {
     /// The weights of the columns: `[columns / 32][terms / 32][product]`.
     #[inline(always)]
     fn packed(&self, width: usize) -> Vec<Block> {
@@ -173,7 +173,7 @@ impl<T: Tiles, E: Terms> Columns<'_, T, E> {
     }
 }
 
-impl<T: Tiles, E: Terms> NullaryFnOnce for Columns<'_, T, E> {
+impl<T: Tiles, E: Terms> NullaryFnOnce for Strip<'_, T, E> {
     type Output = ();
 
     #[inline(always)]
@@ -248,7 +248,7 @@ pub(super) fn linear<T: Tiles, E: Terms>(
     }
     let multiply = |(at, out): (usize, Vec<_>)| {
         let (x, first) = (&blocks, at * width);
-        dispatch(Columns::<T, E> {
+        dispatch(Strip::<T, E> {
             _tiles: std::marker::PhantomData,
             x,
             w,
