@@ -54,6 +54,9 @@ fn rows(c: &mut Criterion) {
     let scores = numbers([1, 12, 1024, 1024]);
     compare(c, "softmax [12, 1024, 1024]", &scores, kernels::softmax, |x| composed::softmax(x, 3));
     let logits = numbers([256, 50257]);
+    let pre = numbers([512, 16_384]);
+    let ours = |x| kernels::top(x, 64).0;
+    compare(c, "the largest 64 of [512, 16384]", &pre, ours, |x| x.topk_with_indices(64, 1).0);
     let targets: Vec<usize> = (0..256).collect();
     let gathered = |x: Tensor<2>| {
         let ids: Vec<i64> = (0..256).collect();
@@ -70,6 +73,11 @@ fn products(c: &mut Criterion) {
         ("[4, 768] [768, 3072]", 4, 768, 3072),
         ("[8, 768] [768, 3072]", 8, 768, 3072),
         ("[8, 768] [768, 50257]", 8, 768, 50257),
+        ("[16, 768] [768, 3072]", 16, 768, 3072),
+        ("[16, 768] [768, 50257]", 16, 768, 50257),
+        ("[32, 768] [768, 3072]", 32, 768, 3072),
+        ("[64, 768] [768, 3072]", 64, 768, 3072),
+        ("[64, 768] [768, 50257]", 64, 768, 50257),
     ] {
         let (x, w) = (numbers([1, rows, inner]), numbers([inner, columns]));
         let (ours, theirs) = (w.clone(), w.clone());

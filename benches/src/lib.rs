@@ -10,13 +10,22 @@ use burn_lens::{
 
 pub use plain::PlainGpt2;
 
-/// The device under measurement: `BURN_LENS_DEVICE`, or the CPU.
+/// Makes mimalloc keep what is freed, as the command does (`crates/burn-lens-cli/src/allocator.rs`).
+pub fn keep_memory() {
+    /// `mi_option_purge_delay`: milliseconds, or never where it is negative.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: sets a number that the allocator reads.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+}
+
+/// The device under measurement: `BURN_LENS_DEVICE`, or the CPU. Memory is kept from then on ([`keep_memory`]).
 ///
 /// # Panics
 ///
 /// If it cannot be opened.
 #[must_use]
 pub fn device() -> Device {
+    keep_memory();
     let name = std::env::var("BURN_LENS_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
     let spec: DeviceSpec = name.parse().expect("BURN_LENS_DEVICE names a device");
     spec.open().expect("the device opens")

@@ -21,6 +21,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
+    burn_lens_benches::keep_memory();
     let folder = std::env::args().nth(1).ok_or("usage: bench-peer CHECKPOINT")?;
     let start = Instant::now();
     let model = from_pretrained(&folder, &LoadOptions::default())?.model;

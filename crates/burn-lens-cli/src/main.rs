@@ -3,6 +3,7 @@
 //! Each command turns arguments into a [`Report`], which is printed at one place, as text or as
 //! JSON. Results go to standard output; progress, notes and errors to standard error.
 
+mod allocator;
 mod answers;
 mod args;
 mod commands;
@@ -29,10 +30,8 @@ use error::CliError;
 use progress::Progress;
 use report::Report;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     let cli = Cli::parse(); // exits with 2 where the arguments make no sense
     panic::set_hook(Box::new(|info| {
         let _ = writeln!(anstream::stderr(), "{}", error::internal(info));

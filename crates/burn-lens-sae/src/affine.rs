@@ -1,7 +1,7 @@
 //! One linear encoder, an activation function, one linear decoder: most kinds of dictionaries.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation::relu};
-use burn_lens_tensor::AnyTensor;
+use burn_lens_tensor::{AnyTensor, kernels};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -65,11 +65,11 @@ impl Affine {
     fn top(&self, scores: Tensor<2>) -> Option<(Tensor<2>, Tensor<2, Int>)> {
         Some(match &self.activation {
             Activation::TopK(top) => {
-                let (values, indices) = scores.topk_with_indices(top.k, 1);
+                let (values, indices) = kernels::top(scores, top.k);
                 (relu(values), indices)
             }
             Activation::AbsTopK(top) => {
-                let (_, indices) = scores.clone().abs().topk_with_indices(top.k, 1);
+                let (_, indices) = kernels::top(scores.clone().abs(), top.k);
                 (scores.gather(1, indices.clone()), indices)
             }
             Activation::GroupMax(k) => {

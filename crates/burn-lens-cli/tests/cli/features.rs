@@ -152,8 +152,7 @@ fn a_few_features_can_be_run_without_the_others() {
         fs::remove_dir_all(folder.path().join("out")).unwrap();
         shown
     };
-    let [all, chosen, none] =
-        [&[][..], &["--correlate", "chosen"], &["--correlate", "none"]].map(report);
+    let [all, chosen, none] = [&[][..], &["--correlate", "chosen"], &["--correlate", "none"]].map(report);
     let others = |shown: &Value| -> Vec<u64> {
         let others = shown["correlated_features"].as_array().unwrap();
         others.iter().map(|with| with["index"].as_u64().unwrap()).collect()

@@ -10,7 +10,7 @@ use burn::tensor::{
     Bool, IndexingUpdateOp, Tensor,
     activation::{relu, softmax},
 };
-use burn_lens_tensor::AnyTensor;
+use burn_lens_tensor::{AnyTensor, kernels};
 use serde_json::{Map, Value, json};
 
 use super::{Plan, SaeKind};
@@ -105,8 +105,10 @@ impl Temporal {
     /// The `k` largest, zeros elsewhere.
     fn largest(&self, acts: Tensor<3>) -> Tensor<3> {
         let Some(k) = self.k else { return acts };
-        let (values, indices) = acts.clone().topk_with_indices(k, 2);
-        acts.zeros_like().scatter(2, indices, values, IndexingUpdateOp::Add)
+        let [batch, pos, d_sae] = acts.dims();
+        let acts = acts.reshape([batch * pos, d_sae]);
+        let (values, indices) = kernels::top(acts.clone(), k);
+        acts.zeros_like().scatter(1, indices, values, IndexingUpdateOp::Add).reshape([batch, pos, d_sae])
     }
 }
 

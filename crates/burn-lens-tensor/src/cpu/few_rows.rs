@@ -14,8 +14,14 @@ use super::{
     rows::{LANES, total},
 };
 
-/// Up to how many rows this is the faster way.
-pub(super) const MOST: usize = 8;
+/// Up to how many rows this is the faster way: more where the weights are transposed, whose order suits no product
+/// of many rows.
+pub(super) fn most<E>(w: Operand<'_, E>) -> usize {
+    match w {
+        Operand::Rows(_) => 32,
+        Operand::Columns(_) => 128,
+    }
+}
 
 /// Terms of a sum that are added before it is stored.
 const TERMS: usize = 8;
@@ -97,10 +103,16 @@ impl<E: Value> Strip<'_, E> {
         let whole = columns / AT_ONCE * AT_ONCE;
         for column in (0..whole).step_by(AT_ONCE) {
             let w = [of(column), of(column + 1), of(column + 2), of(column + 3)];
-            for (out, x) in out.chunks_exact_mut(columns).zip(x.chunks_exact(inner)) {
-                let sums = four_dots(x, w);
-                for (out, sum) in out[column..].iter_mut().zip(sums) {
-                    *out += sum;
+            // Two rows at a time: eight sums, as many as a processor adds to at once.
+            for (out, x) in out.chunks_mut(2 * columns).zip(x.chunks(2 * inner)) {
+                let sums = match x.split_at_checked(inner) {
+                    Some((first, second)) if !second.is_empty() => eight_dots([first, second], w),
+                    _ => [four_dots(x, w), [0.0; AT_ONCE]],
+                };
+                for (out, sums) in out.chunks_exact_mut(columns).zip(sums) {
+                    for (out, sum) in out[column..].iter_mut().zip(sums) {
+                        *out += sum;
+                    }
                 }
             }
         }
@@ -146,6 +158,33 @@ fn four_dots<E: Value>(x: &[f32], [a, b, c, d]: [&[E]; 4]) -> [f32; 4] {
     added_rest(&mut of_c, rest, c_rest);
     added_rest(&mut of_d, rest, d_rest);
     [total(of_a), total(of_b), total(of_c), total(of_d)]
+}
+
+/// [`four_dots`] of two vectors.
+#[inline(always)]
+fn eight_dots<E: Value>([x, y]: [&[f32]; 2], [a, b, c, d]: [&[E]; 4]) -> [[f32; 4]; 2] {
+    let [mut x_a, mut x_b, mut x_c, mut x_d] = [[0.0_f32; LANES]; 4];
+    let [mut y_a, mut y_b, mut y_c, mut y_d] = [[0.0_f32; LANES]; 4];
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
+    for (((((x, y), a), b), c), d) in x.iter().zip(y).zip(a).zip(b).zip(c).zip(d) {
+        added(&mut x_a, x, a);
+        added(&mut x_b, x, b);
+        added(&mut x_c, x, c);
+        added(&mut x_d, x, d);
+        added(&mut y_a, y, a);
+        added(&mut y_b, y, b);
+        added(&mut y_c, y, c);
+        added(&mut y_d, y, d);
+    }
+    for (lanes, w) in [(&mut x_a, a_rest), (&mut x_b, b_rest), (&mut x_c, c_rest), (&mut x_d, d_rest)] {
+        added_rest(lanes, x_rest, w);
+    }
+    for (lanes, w) in [(&mut y_a, a_rest), (&mut y_b, b_rest), (&mut y_c, c_rest), (&mut y_d, d_rest)] {
+        added_rest(lanes, y_rest, w);
+    }
+    [[total(x_a), total(x_b), total(x_c), total(x_d)], [total(y_a), total(y_b), total(y_c), total(y_d)]]
 }
 
 /// The product of two vectors, in four times as many sums as there are lanes: one alone would wait

@@ -27,6 +27,7 @@ pub(crate) mod rows;
 pub(crate) mod softmax;
 mod tiled;
 mod tiles;
+pub(crate) mod top;
 
 /// Whether products can be computed by tile registers.
 pub(crate) fn has_tiles() -> bool {

@@ -48,7 +48,7 @@ pub(crate) fn linear<E: Value>(
     if let Operand::Rows(x) = x
         && !x.is_empty()
         && columns > 0
-        && rows <= few_rows::MOST
+        && rows <= few_rows::most(w)
     {
         return few_rows(x, w, b, [rows, columns]);
     }
@@ -83,8 +83,10 @@ fn by_tiles<E: Terms>(
     b: Option<&[f32]>,
     size: [usize; 3],
 ) -> Option<Vec<E>> {
+    /// Up to how many rows each weight is better read once, where it lies: reading it takes the time.
+    const FEW: usize = 8;
     match x {
-        Operand::Rows(x) if size[0] > few_rows::MOST => Some(tiled::linear::<Registers, E>(x, w, b, size)),
+        Operand::Rows(x) if size[0] > FEW => Some(tiled::linear::<Registers, E>(x, w, b, size)),
         _ => None,
     }
 }

@@ -17,6 +17,7 @@ mod products;
 mod rotary;
 mod simd_path;
 mod softmax;
+mod top;
 
 use burn::tensor::{DType, Device, Tensor};
 
@@ -32,6 +33,7 @@ pub use products::{Products, UnknownProducts};
 pub use rotary::{Turns, rotate};
 pub use simd_path::SimdPath;
 pub use softmax::{log_softmax, soft_cap, softmax};
+pub use top::top;
 
 /// An operation that maps each row of a tensor, in the shape that it has.
 #[derive(Clone, Debug)]

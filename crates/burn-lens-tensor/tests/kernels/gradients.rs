@@ -1,7 +1,7 @@
 //! Gradients of the kernels beside those of the composed operations in `f64`.
 
 use burn_lens_tensor::{
-    burn::tensor::Tensor,
+    burn::tensor::{IndexingUpdateOp, Tensor},
     kernels::{self, Activation, Turns},
 };
 
@@ -122,4 +122,13 @@ fn of_a_rotation_is_the_rotation_back() {
         assert_eq!(gradient(&x, &g, rotate).into_data(), back(g.clone()).into_data());
         assert_eq!(rotate(x.clone()).narrow(3, 6, 2).into_data(), x.narrow(3, 6, 2).into_data());
     }
+}
+
+#[test]
+fn of_the_largest_values() {
+    let (x, g) = (random(30, [6, 203], 4.0), random(31, [6, 5], 1.0));
+    let found = gradient(&x[0], &g[0], |x| kernels::top(x, 5).0);
+    let (_, places) = kernels::top(x[0].clone(), 5);
+    let expected = x[0].zeros_like().scatter(1, places, g[0].clone(), IndexingUpdateOp::Add);
+    assert_eq!(found.into_data(), expected.into_data());
 }

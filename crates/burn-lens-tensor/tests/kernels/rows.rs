@@ -251,3 +251,49 @@ fn views_are_copied_into_their_place() {
     let before = values(line);
     assert_eq!((&found[..8], found[8]), (&before[..8], before[0]), "one axis");
 }
+
+#[test]
+fn the_largest_of_each_row() {
+    /// The places of the largest values by sorting all of them.
+    fn sorted(row: &[f32], k: usize) -> Vec<i64> {
+        let mut places: Vec<usize> = (0..row.len()).collect();
+        let key = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
+        places.sort_by(|&a, &b| {
+            let nan = row[b].is_nan().cmp(&row[a].is_nan());
+            nan.then(key(row[b]).partial_cmp(&key(row[a])).unwrap())
+        });
+        places.truncate(k);
+        places.into_iter().map(|place| place as i64).collect()
+    }
+    each_path(|path| {
+        for (rows, width) in [(1, 1), (3, 15), (9, 16), (5, 97), (12, 1000)] {
+            let mut values = numbers(31, rows * width, 4.0);
+            // Ties, values without an order, and a row in ascending order.
+            for (at, x) in values.iter_mut().enumerate() {
+                match at % 11 {
+                    0 => *x = (*x * 2.0).round(),
+                    5 if at % 33 == 5 => *x = f32::NAN,
+                    7 if at % 77 == 7 => *x = f32::INFINITY,
+                    8 => *x = f32::NEG_INFINITY,
+                    _ => {}
+                }
+            }
+            if let Some(row) = values.get_mut(width..2 * width) {
+                row.iter_mut().enumerate().for_each(|(at, x)| *x = at as f32);
+            }
+            let [x, _] = both(&values, [rows, width]);
+            for k in [1, 2, 7, 16, 64, width] {
+                let (found, places) = kernels::top(x.clone(), k);
+                let places: Vec<i64> = places.into_data().iter().collect();
+                let found: Vec<f32> = found.into_data().iter().collect();
+                let k = k.min(width);
+                let expected: Vec<i64> = values.chunks(width).flat_map(|row| sorted(row, k)).collect();
+                assert_eq!(places, expected, "{k} of [{rows}, {width}] on {path:?}");
+                for (at, (found, &place)) in found.iter().zip(&places).enumerate() {
+                    let value = values[at / k * width + place as usize];
+                    assert!(*found == value || found.is_nan() && value.is_nan());
+                }
+            }
+        }
+    });
+}

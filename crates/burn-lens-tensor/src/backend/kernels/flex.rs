@@ -6,7 +6,7 @@ use burn::{
     backend::{
         Flex, TensorMetadata,
         flex::{FlexTensor, Layout},
-        tensor::FloatTensor,
+        tensor::{FloatTensor, IntTensor},
     },
     tensor::{Bytes, DType, Element, Shape, bf16, f16},
 };
@@ -25,6 +25,7 @@ use crate::{
         rotary::Rotate,
         rows::{self, PairKernel, RowKernel},
         softmax::{LogSoftmax, LogSoftmaxSlope, Softmax, SoftmaxSlope},
+        top,
     },
     kernels::{Activation, AttentionScores, RowOp},
 };
@@ -318,6 +319,13 @@ impl PlainOps for Flex {
         placed::place(&mut data[place], &view);
         let shape = out.shape();
         tensor(data, shape)
+    }
+
+    fn row_top(x: FloatTensor<Self>, k: usize) -> IntTensor<Self> {
+        let x = contiguous(x);
+        let found = top::top(values(&x), last(&x), k);
+        let shape = Shape::from(vec![x.layout().shape()[0], k]);
+        FlexTensor::new(Bytes::from_elems(found), Layout::contiguous(shape), DType::I64)
     }
 
     fn linear_map(

@@ -9,8 +9,11 @@ mod flex;
 use std::sync::Arc;
 
 use burn::{
-    backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
-    tensor::{DType, Device, Tensor},
+    backend::{
+        Backend, Dispatch, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{DType, Device, Int, Tensor},
 };
 
 use crate::kernels::{Activation, AttentionScores, RowOp};
@@ -81,6 +84,9 @@ pub(crate) trait PlainOps: Backend {
 
     /// `x` into the rows of `out` from `at` on.
     fn row_place(out: FloatTensor<Self>, x: FloatTensor<Self>, at: usize) -> FloatTensor<Self>;
+
+    /// Where the `k` largest values of each row are, from the largest.
+    fn row_top(x: FloatTensor<Self>, k: usize) -> IntTensor<Self>;
 
     /// `x w + b`, of which `w` may be of half precision.
     fn linear_map(
@@ -192,6 +198,11 @@ pub(crate) fn rescale_into<const D: usize>(
 /// `x` into the rows of `out` from `at` on.
 pub(crate) fn place<const D: usize>(out: Tensor<D>, x: Tensor<D>, at: usize) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::row_place(out.into_dispatch(), x.into_dispatch(), at))
+}
+
+/// Where the `k` largest values of each row are, from the largest.
+pub(crate) fn top(x: Tensor<2>, k: usize) -> Tensor<2, Int> {
+    Tensor::from_dispatch(Dispatch::row_top(x.into_dispatch(), k))
 }
 
 /// `x w + b`.
