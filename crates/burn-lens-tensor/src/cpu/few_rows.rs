@@ -1,7 +1,7 @@
 //! A few rows times a weight matrix, at the speed at which memory gives the weights.
 //!
 //! Products of many rows copy the weights into an order that suits them, which pays when each is
-//! used often. Here each weight is read once, where it lies. Threads share the columns; a sum has the
+//! used often. Here each weight is read once, where it lies or into the cache. Threads share the columns; a sum has the
 //! same order whatever their number.
 
 use pulp::NullaryFnOnce;
@@ -11,17 +11,24 @@ use super::{
     half::Value,
     path::dispatch,
     product::Operand,
+    raw::{Matrix, product},
     rows::{LANES, total},
 };
 
-/// Up to how many rows this is the faster way: more where the weights are transposed, whose order suits no product
-/// of many rows.
-pub(super) fn most<E>(w: Operand<'_, E>) -> usize {
+/// Up to how many rows this is the faster way.
+pub(super) fn most<E>(w: &Operand<'_, E>) -> usize {
     match w {
-        Operand::Rows(_) => 32,
-        Operand::Columns(_) => 128,
+        Operand::Rows(_) => 96,
+        Operand::Columns(_) => 24,
     }
 }
+
+/// Up to how many rows weights are multiplied where they lie. For more, a few columns are put in a row first: rows of
+/// weights lie so far apart that a processor cannot read one after the other at speed.
+const IN_PLACE: usize = 32;
+
+/// Columns that are put in a row: they stay in the second cache.
+const PACKED: usize = 128;
 
 /// Terms of a sum that are added before it is stored.
 const TERMS: usize = 8;
@@ -211,6 +218,34 @@ fn dot<E: Value>(x: &[f32], w: &[E]) -> f32 {
     total(lanes)
 }
 
+/// Some columns of a matrix `[inner, all]`, in `f32`.
+fn packed<E: Value>(w: &[E], [inner, all]: [usize; 2], first: usize, columns: usize) -> Vec<f32> {
+    let mut packed = vec![0.0; inner * columns];
+    dispatch(Pack { w, all, first, columns, packed: &mut packed });
+    packed
+}
+
+struct Pack<'a, E> {
+    w: &'a [E],
+    all: usize,
+    first: usize,
+    columns: usize,
+    packed: &'a mut [f32],
+}
+
+impl<E: Value> NullaryFnOnce for Pack<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (packed, w) in self.packed.chunks_exact_mut(self.columns).zip(self.w.chunks_exact(self.all)) {
+            for (packed, w) in packed.iter_mut().zip(&w[self.first..]) {
+                *packed = w.wide();
+            }
+        }
+    }
+}
+
 /// `x w + b`, as [`linear`](super::product::linear) gives it; `x` is not empty.
 pub(super) fn few_rows<E: Value>(
     x: &[f32],
@@ -223,13 +258,24 @@ pub(super) fn few_rows<E: Value>(
     let (inner, all) = (x.len() / rows, columns);
     let threads = if x.len() * columns < THREADS_FROM { 1 } else { rayon::current_num_threads() };
     let strips = columns.div_ceil(strip(rows)).next_multiple_of(threads);
-    let width = columns.div_ceil(strips.max(1)).next_multiple_of(LANES).max(NARROWEST);
+    let width = match w {
+        Operand::Rows(_) if rows > IN_PLACE => PACKED,
+        _ => columns.div_ceil(strips.max(1)).next_multiple_of(LANES).max(NARROWEST),
+    };
     let fill = |at: usize, out: &mut [f32]| {
         let (first, columns) = (at * width, out.len() / rows);
         if let Some(b) = b {
             out.chunks_exact_mut(columns).for_each(|out| out.copy_from_slice(&b[first..first + columns]));
         }
-        dispatch(Strip { x, inner, w, stride: all, first, out, columns });
+        match w {
+            Operand::Rows(w) if rows > IN_PLACE => {
+                let packed = packed(w, [inner, all], first, columns);
+                let x = Matrix { data: x, start: 0, strides: [inner, 1] };
+                let w = Matrix { data: &packed, start: 0, strides: [columns, 1] };
+                product((out, columns), [rows, inner, columns], x, w, b.is_some());
+            }
+            _ => dispatch(Strip { x, inner, w, stride: all, first, out, columns }),
+        }
     };
     if rows == 1 {
         let mut out = vec![0.0; columns];

@@ -48,7 +48,7 @@ pub(crate) fn linear<E: Value>(
     if let Operand::Rows(x) = x
         && !x.is_empty()
         && columns > 0
-        && rows <= few_rows::most(w)
+        && rows <= few_rows::most(&w)
     {
         return few_rows(x, w, b, [rows, columns]);
     }

@@ -38,11 +38,13 @@ impl NullaryFnOnce for Top<'_> {
         kept.clear();
         for (at, values) in row.chunks(LANES).enumerate() {
             if let Some(smallest) = smallest
-                && values.iter().fold(true, |all, &value| all & (value <= smallest))
+                && values.iter().map(|&value| usize::from(value <= smallest)).sum::<usize>() == values.len()
             {
                 continue;
             }
-            let larger = |&(value, _): &Found| smallest.is_none_or(|smallest| !(value <= smallest));
+            let larger = |&(value, _): &Found| {
+                smallest.is_none_or(|smallest| value.partial_cmp(&smallest).is_none_or(Ordering::is_gt))
+            };
             let found = values.iter().enumerate().map(|(lane, &value)| (value, at * LANES + lane));
             kept.extend(found.filter(larger));
             if kept.len() + LANES > room {
