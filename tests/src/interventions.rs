@@ -74,7 +74,11 @@ fn cells(model: &HookedTransformer, clean: &Arc<ActivationCache>, seed: u64) -> 
             // A divisor of zero gives what no arithmetic defines.
             0 if !point.to_string().ends_with("hook_scale") => Intervention::zero(point),
             1 => Intervention::new(point, Edit::Scale(0.5)),
-            2 => Intervention::new(point, Edit::Add(Values::Run(Arc::clone(clean)), -0.5)),
+            // Nor does the difference of two scores that a mask made infinite; and what is not a number reaches
+            // positions that do not see it, by a weight of 0.
+            2 if !point.to_string().ends_with("hook_attn_scores") => {
+                Intervention::new(point, Edit::Add(Values::Run(Arc::clone(clean)), -0.5))
+            }
             3 => Intervention::new(
                 point,
                 Edit::Apply(Arc::new(|x: AnyTensor| match x {

@@ -234,7 +234,9 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
             let full = self.full(cell)?;
             let scale = full.iter().fold(1.0f64, |scale, value| scale.max(value.abs()));
             for (&reused, &full) in cells[at].iter().zip(&full) {
-                if (reused - full).abs() > options.tolerance * scale {
+                let same = reused == full || reused.is_nan() && full.is_nan();
+                let close = (reused - full).abs() <= options.tolerance * scale; // false where one is NaN
+                if !same && !close {
                     return Err(AnalysisError::Verify { cell: at, reused, full });
                 }
             }
