@@ -1,6 +1,6 @@
 //! The kernels of the CPU beside the same operations composed of burn's, at GPT-2 small's sizes.
 //!
-//! `BURN_LENS_SIMD` (`Baseline`, `Avx2`, `Avx512`) chooses the instructions.
+//! `BURN_LENS_SIMD` (`Baseline`, `Avx2`, `Avx512`, `Amx`) chooses the instructions.
 
 use std::{hint::black_box, time::Duration};
 

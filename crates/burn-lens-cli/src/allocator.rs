@@ -2,7 +2,7 @@
 //!
 //! Activations are tens of megabytes each and come and go all the time. Memory that was given back to the
 //! system has to be cleared before it is used again, which can take longer than what is computed in it; so what is
-//! free stays in the process. Its peak is the same.
+//! free stays in the process. The peak of one run is the same; after several different ones it can be a tenth more.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,7 +1,7 @@
 //! Shared by the tests: which device, golden files, how close is close.
 //!
 //! Tests run on the device that `BURN_LENS_DEVICE` names, `cpu` if it is not set, so one suite
-//! serves every backend. `BURN_LENS_SIMD` (`Baseline`, `Avx2`, `Avx512`) chooses the instructions
+//! serves every backend. `BURN_LENS_SIMD` (`Baseline`, `Avx2`, `Avx512`, `Amx`) chooses the instructions
 //! of the CPU's kernels.
 
 mod close;

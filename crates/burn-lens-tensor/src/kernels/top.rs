@@ -1,8 +1,8 @@
 //! The largest values of each row.
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{Int, Tensor};
 
-use super::{available, half, widened};
+use super::{fused, half, widened};
 use crate::backend;
 
 /// The `k` largest values of each row and where they are, from the largest; all of them if there are fewer.
@@ -20,7 +20,7 @@ pub fn top(x: Tensor<2>, k: usize) -> (Tensor<2>, Tensor<2, Int>) {
     let plain = x.clone().without_autodiff();
     let indices = if half(&plain) {
         backend::top(widened(plain), k)
-    } else if available(&plain.device(), plain.dtype()) && plain.dtype() == DType::F32 {
+    } else if fused(&plain, false) {
         backend::top(plain, k)
     } else {
         return x.topk_with_indices(k, 1);

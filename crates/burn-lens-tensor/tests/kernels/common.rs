@@ -11,7 +11,7 @@ use burn_lens_tensor::{
 static PATH: Mutex<()> = Mutex::new(());
 
 /// Runs `test` once for each set of instructions that this processor has, or for the one that
-/// `BURN_LENS_SIMD` names (`Baseline`, `Avx2`, `Avx512`).
+/// `BURN_LENS_SIMD` names (`Baseline`, `Avx2`, `Avx512`, `Amx`).
 pub(crate) fn each_path(test: impl Fn(SimdPath)) {
     let _alone: MutexGuard<'_, ()> = PATH.lock().unwrap_or_else(PoisonError::into_inner);
     let only = std::env::var("BURN_LENS_SIMD").ok();

@@ -167,9 +167,12 @@ const PRODUCT: f64 = 60.0;
 #[test]
 fn products_with_a_matrix() {
     each_path(|path| {
-        for (rows, inner, columns) in
-            [(1, 768, 3000), (1, 7, 5), (3, 20, 70), (8, 100, 4500), (2, 8, 16), (9, 30, 20), (300, 700, 90)]
-        {
+        // Of each way to multiply, on both sides of where it begins.
+        let few =
+            [(1, 768, 3000), (1, 7, 5), (3, 20, 70), (8, 100, 4500), (2, 8, 16), (9, 30, 20), (25, 50, 37)];
+        let more =
+            [(32, 40, 300), (33, 40, 300), (64, 90, 513), (96, 17, 128), (97, 60, 129), (300, 700, 90)];
+        for (rows, inner, columns) in few.into_iter().chain(more) {
             let [x, exact] = random(10, [1, rows, inner], 1.0);
             let [w, exact_w] = random(11, [inner, columns], 1.0);
             let [b, exact_b] = random(12, [columns], 1.0);
