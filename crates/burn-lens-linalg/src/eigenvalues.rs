@@ -20,11 +20,16 @@ use crate::Complex;
 /// Sweeps for one eigenvalue before giving up; after 10 and 20 of them a shift is exceptional.
 const SWEEPS: usize = 60;
 
+/// Sums of squares of which none overflowed and all that matters is there.
+const SQUARED: std::ops::Range<f64> = 1e-200..1e200;
+
 /// The eigenvalues of `m`, in no order; `None` where the iteration does not converge.
 pub(crate) fn eigenvalues(m: MatRef<'_, f64>) -> Option<Vec<Complex>> {
     let n = m.nrows();
-    let data = (0..n).flat_map(|i| (0..n).map(move |j| m[(i, j)])).collect();
-    Arch::new().dispatch(Search(Rows { n, data }))
+    let mut rows = Rows { n, stride: n.next_multiple_of(LANES) + LANES, data: Vec::new() };
+    rows.data.resize(n * rows.stride, 0.0);
+    (0..n).for_each(|i| rows.row_mut(i).iter_mut().enumerate().for_each(|(j, x)| *x = m[(i, j)]));
+    Arch::new().dispatch(Search(rows))
 }
 
 /// The search for eigenvalues, compiled for what the processor has.
@@ -42,9 +47,14 @@ impl NullaryFnOnce for Search {
     }
 }
 
-/// A square matrix, row by row.
+/// Numbers in a wide register.
+const LANES: usize = 8;
+
+/// A square matrix, row by row, with room for [`LANES`] numbers behind each: what is done to a row is done to as many at
+/// once, from any column on, and what becomes of those behind it does not matter.
 struct Rows {
     n: usize,
+    stride: usize,
     data: Vec<f64>,
 }
 
@@ -53,26 +63,37 @@ impl std::ops::Index<(usize, usize)> for Rows {
 
     #[inline(always)]
     fn index(&self, (i, j): (usize, usize)) -> &f64 {
-        &self.data[i * self.n + j]
+        &self.data[i * self.stride + j]
     }
 }
 
 impl std::ops::IndexMut<(usize, usize)> for Rows {
     #[inline(always)]
     fn index_mut(&mut self, (i, j): (usize, usize)) -> &mut f64 {
-        &mut self.data[i * self.n + j]
+        &mut self.data[i * self.stride + j]
     }
 }
 
 impl Rows {
     #[inline(always)]
     fn row(&self, i: usize) -> &[f64] {
-        &self.data[i * self.n..][..self.n]
+        &self.data[i * self.stride..][..self.n]
     }
 
     #[inline(always)]
     fn row_mut(&mut self, i: usize) -> &mut [f64] {
-        &mut self.data[i * self.n..][..self.n]
+        &mut self.data[i * self.stride..][..self.n]
+    }
+
+    /// The registers of row `i` from the one that holds column `from`.
+    #[inline(always)]
+    fn wide(&self, i: usize, from: usize) -> &[[f64; LANES]] {
+        &self.data[i * self.stride..][..self.n.next_multiple_of(LANES)].as_chunks().0[from / LANES..]
+    }
+
+    #[inline(always)]
+    fn wide_mut(&mut self, i: usize, from: usize) -> &mut [[f64; LANES]] {
+        &mut self.data[i * self.stride..][..self.n.next_multiple_of(LANES)].as_chunks_mut().0[from / LANES..]
     }
 
     /// Scales rows and columns by powers of two until the norms of each row and its column are alike:
@@ -83,16 +104,19 @@ impl Rows {
         let mut changed = true;
         while changed {
             changed = false;
+            // Of all rows at once; those that are not alike are then looked at one by one.
+            let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; n]);
             for i in 0..n {
+                let row = self.row(i);
+                rows[i] = row.iter().map(|x| x.abs()).sum::<f64>() - row[i].abs();
+                columns.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.abs());
+                columns[i] -= row[i].abs();
+            }
+            for i in (0..n).filter(|&i| factor(rows[i], columns[i]).is_some()) {
                 let off = |j: &usize| *j != i;
-                let row: f64 = (0..n).filter(off).map(|j| self[(i, j)].abs()).sum();
-                let column: f64 = (0..n).filter(off).map(|j| self[(j, i)].abs()).sum();
-                if row == 0.0 || column == 0.0 {
-                    continue;
-                }
-                let power = ((row / column).log2() / 2.0).round().clamp(-100.0, 100.0);
-                let factor = 2.0_f64.powi(power as i32);
-                if (column * factor + row / factor) < 0.95 * (column + row) {
+                let row = (0..n).filter(off).map(|j| self[(i, j)].abs()).sum();
+                let column = (0..n).filter(off).map(|j| self[(j, i)].abs()).sum();
+                if let Some(factor) = factor(row, column) {
                     changed = true;
                     self.row_mut(i).iter_mut().for_each(|x| *x /= factor);
                     (0..n).for_each(|j| self[(j, i)] *= factor);
@@ -105,26 +129,30 @@ impl Rows {
     #[inline(always)]
     fn reduce(&mut self) {
         let n = self.n;
+        let mut v = vec![0.0; n.next_multiple_of(LANES)];
+        let mut along = Vec::new();
         for k in 0..n.saturating_sub(2) {
-            let mut v: Vec<f64> = (k + 1..n).map(|i| self[(i, k)]).collect();
-            let norm = v.iter().map(|x| x * x).sum::<f64>().sqrt();
-            if v[1..].iter().all(|&x| x == 0.0) {
+            v[k] = 0.0;
+            (k + 1..n).for_each(|i| v[i] = self[(i, k)]);
+            if v[k + 2..].iter().all(|&x| x == 0.0) {
                 continue;
             }
-            let alpha = -norm.copysign(v[0]);
-            v[0] -= alpha;
+            let alpha = -v.iter().map(|x| x * x).sum::<f64>().sqrt().copysign(v[k + 1]);
+            v[k + 1] -= alpha;
             let tau = 2.0 / v.iter().map(|x| x * x).sum::<f64>();
-            let mut along = vec![0.0; n - k];
-            for (i, &v) in v.iter().enumerate() {
-                axpy(&mut along, v, &self.row(k + 1 + i)[k..]);
+            along.clear();
+            along.resize(self.wide(0, k).len(), [0.0; LANES]);
+            for (i, &v) in v.iter().enumerate().take(n).skip(k + 1) {
+                axpy(&mut along, v, self.wide(i, k));
             }
-            for (i, &v) in v.iter().enumerate() {
-                axpy(&mut self.row_mut(k + 1 + i)[k..], -tau * v, &along);
+            for (i, &v) in v.iter().enumerate().take(n).skip(k + 1) {
+                axpy(self.wide_mut(i, k), -tau * v, &along);
             }
+            let v = &v.as_chunks().0[(k + 1) / LANES..];
             for i in 0..n {
-                let row = &mut self.row_mut(i)[k + 1..];
-                let along = dot(row, &v);
-                axpy(row, -tau * along, &v);
+                let row = self.wide_mut(i, k + 1);
+                let along = dot(row, v);
+                axpy(row, -tau * along, v);
             }
             (k + 2..n).for_each(|i| self[(i, k)] = 0.0);
         }
@@ -214,12 +242,15 @@ impl Rows {
                 self[(i, i - 3)] = 0.0;
             }
         }
+        let mut late = Late::from(at);
         for k in at..last {
             let three = k + 1 < last;
-            let mut size = 1.0;
             if k > at {
                 column =
                     [self[(k, k - 1)], self[(k + 1, k - 1)], if three { self[(k + 2, k - 1)] } else { 0.0 }];
+            }
+            let mut size = 1.0;
+            if !SQUARED.contains(&squares(column)) {
                 size = column.iter().map(|x| x.abs()).sum();
                 if size == 0.0 {
                     continue;
@@ -227,40 +258,70 @@ impl Rows {
                 column = column.map(|x| x / size);
             }
             let [p, q, r] = column;
-            let s = (p * p + q * q + r * r).sqrt().copysign(p);
-            if k > at {
-                self[(k, k - 1)] = -s * size;
+            let s = squares(column).sqrt().copysign(p);
+            // What will stand left of the block; reflecting whole registers of rows changes it.
+            let below = if k > at {
+                -s * size
             } else if start < at {
-                self[(k, k - 1)] = -self[(k, k - 1)];
-            }
+                -self[(k, k - 1)]
+            } else {
+                0.0
+            };
             let p = p + s;
             let reflection = Reflection { first: [p / s, q / s, r / s], then: [q / p, r / p], three };
             self.reflect_rows(k, last, &reflection);
-            self.reflect_columns(k, start..=(k + 3).min(last), &reflection);
+            if k > 0 {
+                self[(k, k - 1)] = below;
+            }
+            if late.is_full(k) {
+                self.catch_up(start, &mut late);
+                late.restart(k);
+            }
+            self.reflect_columns(k, late.first..=(k + 3).min(last), &reflection);
+            late.add(k, &reflection);
+        }
+        self.catch_up(start, &mut late);
+    }
+
+    /// Applies reflections to the columns of the rows from `start` up to where they began.
+    #[inline(always)]
+    fn catch_up(&mut self, start: usize, late: &mut Late) {
+        let first = late.first;
+        let product = late.product();
+        for i in start..first {
+            let at = i * self.stride + first;
+            let row = self.data[at..].first_chunk_mut::<LANES>().expect("room behind each row");
+            let mut sums = [0.0; LANES];
+            for (x, m) in row.iter().zip(product) {
+                for lane in 0..LANES {
+                    sums[lane] = x.mul_add(m[lane], sums[lane]);
+                }
+            }
+            *row = sums;
         }
     }
 
-    /// Applies a reflection to two or three rows, up to column `last`.
+    /// Applies a reflection to two or three rows, up to column `last`, by whole registers.
     #[inline(always)]
     fn reflect_rows(&mut self, k: usize, last: usize, by: &Reflection) {
-        let n = self.n;
-        let (a, rest) = self.data[k * n..].split_at_mut(n);
-        let (b, rest) = rest.split_at_mut(n);
-        let (a, b) = (&mut a[k..=last], &mut b[k..=last]);
+        let registers = k / LANES..last / LANES + 1;
+        let (a, rest) = self.data[k * self.stride..].split_at_mut(self.stride);
+        let (b, rest) = rest.split_at_mut(self.stride);
+        let [a, b] = [a, b].map(|row| &mut row.as_chunks_mut::<LANES>().0[registers.clone()]);
         let ([x, y, z], [q, r]) = (by.first, by.then);
         if by.three {
-            let c = &mut rest[k..=last];
+            let c = &mut rest.as_chunks_mut::<LANES>().0[registers];
             for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
-                let p = r.mul_add(*c, q.mul_add(*b, *a));
-                *a = p.mul_add(-x, *a);
-                *b = p.mul_add(-y, *b);
-                *c = p.mul_add(-z, *c);
+                let p = lanes(|lane| r.mul_add(c[lane], q.mul_add(b[lane], a[lane])));
+                *a = lanes(|lane| p[lane].mul_add(-x, a[lane]));
+                *b = lanes(|lane| p[lane].mul_add(-y, b[lane]));
+                *c = lanes(|lane| p[lane].mul_add(-z, c[lane]));
             }
         } else {
             for (a, b) in a.iter_mut().zip(b) {
-                let p = q.mul_add(*b, *a);
-                *a = p.mul_add(-x, *a);
-                *b = p.mul_add(-y, *b);
+                let p = lanes(|lane| q.mul_add(b[lane], a[lane]));
+                *a = lanes(|lane| p[lane].mul_add(-x, a[lane]));
+                *b = lanes(|lane| p[lane].mul_add(-y, b[lane]));
             }
         }
     }
@@ -287,11 +348,80 @@ impl Rows {
     }
 }
 
-/// A reflection of two or three entries: `I − first · (1, then)ᵀ`.
+/// A reflection of two or three entries: `I − first · (1, then)ᵀ`; of two, the third of each is 0.
 struct Reflection {
     first: [f64; 3],
     then: [f64; 2],
     three: bool,
+}
+
+/// Reflections of columns, as many as touch [`LANES`] of them, that the rows above still lack. No reflection of the sweep
+/// depends on those rows, and they take all of them at once, as one product along the row.
+struct Late {
+    /// The first column.
+    first: usize,
+    /// The product of the reflections, column by column.
+    columns: Vec<[f64; LANES]>,
+    /// The same row by row, once it is asked for.
+    rows: Vec<[f64; LANES]>,
+}
+
+impl Late {
+    /// None yet, the first at column `first`.
+    #[inline(always)]
+    fn from(first: usize) -> Self {
+        let mut late = Self { first, columns: vec![[0.0; LANES]; LANES], rows: vec![[0.0; LANES]; LANES] };
+        late.restart(first);
+        late
+    }
+
+    #[inline(always)]
+    fn restart(&mut self, first: usize) {
+        self.first = first;
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            *column = [0.0; LANES];
+            column[at] = 1.0;
+        }
+    }
+
+    /// Whether a reflection at column `k` reaches beyond these columns.
+    #[inline(always)]
+    fn is_full(&self, k: usize) -> bool {
+        k + 3 > self.first + LANES
+    }
+
+    #[inline(always)]
+    fn add(&mut self, k: usize, by: &Reflection) {
+        let ([x, y, z], [q, r]) = (by.first, by.then);
+        let [a, b, c] = self.columns[k - self.first..].first_chunk_mut().expect("three columns");
+        let p = lanes(|lane| z.mul_add(c[lane], y.mul_add(b[lane], x * a[lane])));
+        *a = lanes(|lane| a[lane] - p[lane]);
+        *b = lanes(|lane| p[lane].mul_add(-q, b[lane]));
+        *c = lanes(|lane| p[lane].mul_add(-r, c[lane]));
+    }
+
+    /// The product of the reflections, row by row.
+    #[inline(always)]
+    fn product(&mut self) -> &[[f64; LANES]] {
+        for (at, row) in self.rows.iter_mut().enumerate() {
+            for (x, column) in row.iter_mut().zip(&self.columns) {
+                *x = column[at];
+            }
+        }
+        &self.rows
+    }
+}
+
+/// A wide register of numbers.
+#[inline(always)]
+fn lanes(f: impl FnMut(usize) -> f64) -> [f64; LANES] {
+    std::array::from_fn(f)
+}
+
+/// The sum of squares.
+#[inline(always)]
+fn squares([x, y, z]: [f64; 3]) -> f64 {
+    z.mul_add(z, y.mul_add(y, x * x))
 }
 
 /// The eigenvalues of a block of two.
@@ -310,25 +440,36 @@ fn pair(x: f64, y: f64, w: f64, shift: f64) -> [Complex; 2] {
     }
 }
 
+/// The power of two that a column is to be multiplied with, and its row divided by, if that makes a difference.
 #[inline(always)]
-fn axpy(y: &mut [f64], a: f64, x: &[f64]) {
+fn factor(row: f64, column: f64) -> Option<f64> {
+    if row == 0.0 || column == 0.0 {
+        return None;
+    }
+    // Within a factor of two there is nothing to gain.
+    if (0.5..2.0).contains(&(row / column)) {
+        return None;
+    }
+    let power = ((row / column).log2() / 2.0).round().clamp(-100.0, 100.0);
+    let factor = 2.0_f64.powi(power as i32);
+    (column * factor + row / factor < 0.95 * (column + row)).then_some(factor)
+}
+
+#[inline(always)]
+fn axpy(y: &mut [[f64; LANES]], a: f64, x: &[[f64; LANES]]) {
     for (y, x) in y.iter_mut().zip(x) {
-        *y = a.mul_add(*x, *y);
+        *y = lanes(|lane| a.mul_add(x[lane], y[lane]));
     }
 }
 
-/// A product of two vectors, in eight sums beside each other.
+/// A product of two vectors.
 #[inline(always)]
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    let (a, a_rest) = x.as_chunks::<8>();
-    let (b, b_rest) = y.as_chunks::<8>();
-    let mut sums = [0.0; 8];
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..8 {
-            sums[lane] = a[lane].mul_add(b[lane], sums[lane]);
-        }
+fn dot(x: &[[f64; LANES]], y: &[[f64; LANES]]) -> f64 {
+    let mut sums = [0.0; LANES];
+    for (x, y) in x.iter().zip(y) {
+        sums = lanes(|lane| x[lane].mul_add(y[lane], sums[lane]));
     }
-    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
+    sums.iter().sum()
 }
 
 #[cfg(test)]
