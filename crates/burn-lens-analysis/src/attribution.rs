@@ -7,7 +7,7 @@
 
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, HookedModel, ModelWeights, NormSite, Param};
-use burn_lens_tensor::{Slice, kernels, numeric};
+use burn_lens_tensor::{Slice, kernels};
 
 use crate::{
     AnalysisError,
@@ -116,20 +116,14 @@ fn joined(rows: Vec<Rows>) -> Tensor<3> {
         return Tensor::cat(rows.into_iter().map(|rows| rows.x).collect(), 2);
     };
     let ([batch, pos, _], device, dtype) = (some.x.dims(), some.x.device(), some.x.dtype());
-    let columns = rows.iter().map(|rows| rows.x.dims()[2]).sum();
     let ones = |shape: [usize; 3]| Tensor::<3>::ones(shape, (&device, dtype));
-    let mut out = numeric::zeros([batch, pos, columns], &device, dtype);
-    let mut at = 0;
-    for Rows { x, scaled } in rows {
+    let part = |Rows { x, scaled }: Rows| {
         let width = x.dims()[2];
-        let (scale, w) = match scaled {
-            Some(scaled) => *scaled,
-            None => (ones([batch, pos, 1]), ones([1, 1, width]).reshape([width])),
-        };
-        out = kernels::rescaled_into(out, at, x, scale, w);
-        at += width;
-    }
-    out
+        let unscaled = || (ones([batch, pos, 1]), ones([1, 1, width]).reshape([width]));
+        let (scale, w) = scaled.map_or_else(unscaled, |scaled| *scaled);
+        (x, scale, w)
+    };
+    kernels::rescaled(rows.into_iter().map(part).collect())
 }
 
 /// One attribution under way.

@@ -17,6 +17,7 @@
 
 mod any;
 mod backend;
+mod columns;
 #[cfg(feature = "cpu")]
 mod cpu;
 mod dtype;

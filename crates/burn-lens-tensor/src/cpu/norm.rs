@@ -4,12 +4,12 @@
 //! at a norm's scale gives the same bits as one that does not.
 
 use pulp::NullaryFnOnce;
-use rayon::prelude::*;
 
 use super::{
     path::dispatch,
     rows::{PairKernel, ReduceKernel, RowKernel, folded, total},
 };
+use crate::columns::Columns;
 
 #[inline(always)]
 fn center(row: &mut [f32]) {
@@ -103,23 +103,21 @@ pub(crate) struct Rescale<'a> {
 }
 
 impl Rescale<'_> {
-    /// Writes the rows of `x` into the columns from `at` on of rows of `columns` values.
-    pub(crate) fn write_columns(&self, (out, columns): (&mut [f32], usize), at: usize, x: &[f32]) {
+    /// Writes the rows of `x` as the next columns of `out`.
+    pub(crate) fn append(&self, out: &Columns, x: &[f32]) {
         let width = self.w.len();
-        if width == 0 {
-            return;
-        }
-        out.par_chunks_mut(columns).zip(x.par_chunks(width)).zip(self.scale).for_each(|((out, x), scale)| {
-            dispatch(RescaleRow { out: &mut out[at..at + width], x, w: self.w, scale: *scale });
+        out.append(width, |row, out| {
+            let out = out.write_copy_of_slice(&x[row * width..][..width]);
+            dispatch(RescaleRow { out, w: self.w, factor: self.scale[row].recip() });
+            out
         });
     }
 }
 
 struct RescaleRow<'a> {
     out: &'a mut [f32],
-    x: &'a [f32],
     w: &'a [f32],
-    scale: f32,
+    factor: f32,
 }
 
 impl NullaryFnOnce for RescaleRow<'_> {
@@ -127,9 +125,8 @@ impl NullaryFnOnce for RescaleRow<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { out, x, w, scale } = self;
-        for ((out, x), w) in out.iter_mut().zip(x).zip(w) {
-            *out = x * w / scale;
+        for (out, w) in self.out.iter_mut().zip(self.w) {
+            *out = *out * w * self.factor;
         }
     }
 }

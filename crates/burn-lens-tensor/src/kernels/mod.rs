@@ -27,7 +27,7 @@ pub use activation::{Activation, activation, gated};
 pub use attention::{AttentionScores, Sight, attention, mixed, pattern, scores};
 pub use linear::linear;
 pub use loss::negative_log_likelihood;
-pub use norm::{affine, centered, normalized, rescaled_into, root_mean_square};
+pub use norm::{affine, centered, normalized, rescaled, root_mean_square};
 pub use placed::placed;
 pub use products::{Products, UnknownProducts};
 pub use rotary::{Turns, rotate};

@@ -1,9 +1,11 @@
 //! The parts of a norm, and the whole.
 
-use burn::tensor::Tensor;
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
 
 use super::{RowOp, fused, half, widened};
-use crate::{backend, numeric};
+use crate::{backend, columns::Columns, numeric};
 
 /// `x` less its mean over the last axis.
 ///
@@ -89,33 +91,35 @@ pub fn affine<const D: usize>(mut x: Tensor<D>, w: Option<&Tensor<1>>, b: Option
     x
 }
 
-/// `out` with the columns from `at` on replaced by `x · w / scale`: a norm whose scale is given, into
-/// its place among others.
+/// `x · w / scale` of each part `(x, scale, w)`, beside each other: norms whose scale is given.
 ///
 /// # Shapes
 ///
-/// - `out`: `[.., columns]`, `x`: `[.., width]`, `scale`: `[.., 1]`, `w`: `[width]`; returns as `out`
+/// - of each part: `x`: `[.., width]`, `scale`: `[.., 1]`, `w`: `[width]`; returns `[.., sum of the widths]`
 ///
 /// # Panics
 ///
-/// If the shapes do not fit.
+/// If the shapes do not fit, or there are no parts.
 #[must_use]
-pub fn rescaled_into<const D: usize>(
-    out: Tensor<D>,
-    at: usize,
-    x: Tensor<D>,
-    scale: Tensor<D>,
-    w: Tensor<1>,
-) -> Tensor<D> {
-    let (dims, width) = (x.dims(), x.dims()[D - 1]);
-    let outer = &dims[..D - 1];
-    let fits = out.dims()[..D - 1] == *outer && scale.dims()[..D - 1] == *outer && scale.dims()[D - 1] == 1;
-    assert!(fits && w.dims() == [width], "a norm of {dims:?} with scales {:?}, {:?}", scale.dims(), w.dims());
-    assert!(at + width <= out.dims()[D - 1], "{width} columns from {at} on of {:?}", out.dims());
-    if fused(&out, false) && fused(&x, false) && fused(&scale, false) && fused(&w, false) {
-        return backend::rescale_into(out, x, scale, w, at);
+#[track_caller]
+pub fn rescaled<const D: usize>(parts: Vec<(Tensor<D>, Tensor<D>, Tensor<1>)>) -> Tensor<D> {
+    let mut dims = parts.first().expect("a part").0.dims();
+    dims[D - 1] = 1;
+    for (x, scale, w) in &parts {
+        let (x, width) = (x.dims(), x.dims()[D - 1]);
+        let fits = x[..D - 1] == dims[..D - 1] && scale.dims() == dims && w.dims() == [width];
+        assert!(fits, "a norm of {x:?} with scales {:?}, {:?}", scale.dims(), w.dims());
     }
-    let mut place = dims.map(|len| 0..len);
-    place[D - 1] = at..at + width;
-    out.slice_assign(place, x * w.unsqueeze() / scale)
+    if !parts.iter().all(|(x, scale, w)| fused(x, false) && fused(scale, false) && fused(w, false)) {
+        let each = parts.into_iter().map(|(x, scale, w)| x * w.unsqueeze() / scale);
+        return Tensor::cat(each.collect(), D - 1);
+    }
+    let (device, rows) = (parts[0].0.device(), dims.iter().product());
+    dims[D - 1] = parts.iter().map(|(x, ..)| x.dims()[D - 1]).sum();
+    let columns = Arc::new(Columns::new(rows, dims[D - 1]));
+    for (x, scale, w) in parts {
+        backend::rescale(x, scale, w, &columns);
+    }
+    let columns = Arc::into_inner(columns).expect("nobody holds it but for a call");
+    Tensor::from_data(TensorData::new(columns.into_values(), dims), &device)
 }

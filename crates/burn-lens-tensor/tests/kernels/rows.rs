@@ -219,15 +219,12 @@ fn a_norm_with_a_given_scale() {
             let [x, exact] = random(5, [2, 19, width], 3.0);
             let [w, exact_w] = random(6, [width], 2.0);
             let [scale, exact_scale] = random(7, [2, 19, 1], 1.0);
-            let [out, exact_out] = random(8, [2, 19, width + 7], 1.0);
-            let shared = out.clone();
-            let found = kernels::rescaled_into(out, 3, x.clone(), scale.clone() + 2.0, w.clone());
-            let expected = kernels::rescaled_into(exact_out.clone(), 3, exact, exact_scale + 2.0, exact_w);
-            let what = format!("{width} on {path:?}");
-            close(&what, found, expected, 2.0, 0.0);
-            // What somebody else holds stays as it was.
-            close(&what, shared.clone(), exact_out, 0.0, 0.0);
-            drop(kernels::rescaled_into(shared, 0, x, scale + 2.0, w));
+            let [other, exact_other] = random(8, [2, 19, 7], 1.0);
+            let [v, exact_v] = random(9, [7], 1.0);
+            let (scale, exact_scale) = (scale + 2.0, exact_scale + 2.0);
+            let found = kernels::rescaled(vec![(x, scale.clone(), w), (other, scale, v)]);
+            let parts = vec![(exact, exact_scale.clone(), exact_w), (exact_other, exact_scale, exact_v)];
+            close(&format!("{width} on {path:?}"), found, kernels::rescaled(parts), 3.0, 0.0);
         }
     });
 }

@@ -14,6 +14,7 @@ use bytemuck::Pod;
 
 use super::{Given, KernelOps, PlainOps};
 use crate::{
+    columns::Columns,
     cpu::{
         activation::{Gated, Slope, SoftCap, SoftCapSlope},
         attention::{self, Heads, Rounding, Scoring},
@@ -283,24 +284,15 @@ impl PlainOps for Flex {
         changed(&Affine { w, b }, x, row)
     }
 
-    fn row_rescale_into(
-        out: FloatTensor<Self>,
+    fn row_rescale(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        at: usize,
+        out: Arc<Columns>,
     ) -> FloatTensor<Self> {
-        let [mut out, x, scale, w] = [out, x, scale, w].map(contiguous);
-        let rescale = Rescale { scale: values(&scale), w: values(&w) };
-        let columns = last(&out);
-        if let Some(data) = owned(&mut out) {
-            rescale.write_columns((data, columns), at, values(&x));
-            return out;
-        }
-        let mut data = values(&out).to_vec();
-        rescale.write_columns((&mut data, columns), at, values(&x));
-        let shape = out.shape();
-        tensor(data, shape)
+        let [x, scale, w] = [x, scale, w].map(contiguous);
+        Rescale { scale: values(&scale), w: values(&w) }.append(&out, values(&x));
+        x
     }
 
     fn row_place(out: FloatTensor<Self>, x: FloatTensor<Self>, at: usize) -> FloatTensor<Self> {

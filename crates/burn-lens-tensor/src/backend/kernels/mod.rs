@@ -16,7 +16,10 @@ use burn::{
     tensor::{DType, Device, Int, Tensor},
 };
 
-use crate::kernels::{Activation, AttentionScores, RowOp};
+use crate::{
+    columns::Columns,
+    kernels::{Activation, AttentionScores, RowOp},
+};
 
 /// Operations with a gradient.
 #[backend_extension(Flex: cfg(feature = "cpu"), Autodiff)]
@@ -73,13 +76,12 @@ pub(crate) trait PlainOps: Backend {
         given: Given,
     ) -> FloatTensor<Self>;
 
-    /// `x · w / scale`, with a scale for each row, into the columns of `out` from `at` on.
-    fn row_rescale_into(
-        out: FloatTensor<Self>,
+    /// `x · w / scale`, with a scale for each row, as the next columns of `out`; gives `x` back.
+    fn row_rescale(
         x: FloatTensor<Self>,
         scale: FloatTensor<Self>,
         w: FloatTensor<Self>,
-        at: usize,
+        out: Arc<Columns>,
     ) -> FloatTensor<Self>;
 
     /// `x` into the rows of `out` from `at` on.
@@ -183,16 +185,10 @@ pub(crate) fn affine<const D: usize>(x: Tensor<D>, w: Option<Tensor<1>>, b: Opti
     Tensor::from_dispatch(Dispatch::row_affine(x.into_dispatch(), w, b, given))
 }
 
-/// `x · w / scale` into the columns of `out` from `at` on.
-pub(crate) fn rescale_into<const D: usize>(
-    out: Tensor<D>,
-    x: Tensor<D>,
-    scale: Tensor<D>,
-    w: Tensor<1>,
-    at: usize,
-) -> Tensor<D> {
-    let [out, x, scale] = [out, x, scale].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::row_rescale_into(out, x, scale, w.into_dispatch(), at))
+/// `x · w / scale` as the next columns of `out`.
+pub(crate) fn rescale<const D: usize>(x: Tensor<D>, scale: Tensor<D>, w: Tensor<1>, out: &Arc<Columns>) {
+    let [x, scale] = [x, scale].map(Tensor::into_dispatch);
+    drop(Dispatch::row_rescale(x, scale, w.into_dispatch(), Arc::clone(out)));
 }
 
 /// `x` into the rows of `out` from `at` on.
