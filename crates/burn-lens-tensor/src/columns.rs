@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) struct Columns {
     rows: usize,
-    columns: usize,
+    /// How many columns there is room for.
+    width: usize,
     state: Mutex<State>,
 }
 
@@ -20,7 +21,7 @@ struct State {
 impl Columns {
     pub(crate) fn new(rows: usize, columns: usize) -> Self {
         let values = Vec::with_capacity(rows * columns);
-        Self { rows, columns, state: Mutex::new(State { values, written: 0 }) }
+        Self { rows, width: columns, state: Mutex::new(State { values, written: 0 }) }
     }
 
     /// Adds `width` columns: `write` gets the index of a row and its part of them, writes it and gives it back.
@@ -38,10 +39,10 @@ impl Columns {
 
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let place = state.written..state.written + width;
-        assert!(place.end <= self.columns, "{place:?} of {} columns", self.columns);
+        assert!(place.end <= self.width, "{place:?} of {} columns", self.width);
         if self.rows * width > 0 {
-            let room = &mut state.values.spare_capacity_mut()[..self.rows * self.columns];
-            room.par_chunks_exact_mut(self.columns).enumerate().for_each(|(row, room)| {
+            let room = &mut state.values.spare_capacity_mut()[..self.rows * self.width];
+            room.par_chunks_exact_mut(self.width).enumerate().for_each(|(row, room)| {
                 let room = &mut room[place.clone()];
                 let begin = room.as_ptr().addr();
                 let written = write(row, room);
@@ -61,10 +62,10 @@ impl Columns {
     /// If columns are missing.
     pub(crate) fn into_values(self) -> Vec<f32> {
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(state.written, self.columns, "columns that were written");
+        assert_eq!(state.written, self.width, "columns that were written");
         // SAFETY: of each row, all columns up to `written` were given back as written by `append`, which counts them
         // only then.
-        unsafe { state.values.set_len(self.rows * self.columns) };
+        unsafe { state.values.set_len(self.rows * self.width) };
         state.values
     }
 }
