@@ -110,16 +110,21 @@ pub fn rescaled<const D: usize>(parts: Vec<(Tensor<D>, Tensor<D>, Tensor<1>)>) -
         let fits = x[..D - 1] == dims[..D - 1] && scale.dims() == dims && w.dims() == [width];
         assert!(fits, "a norm of {x:?} with scales {:?}, {:?}", scale.dims(), w.dims());
     }
-    if !parts.iter().all(|(x, scale, w)| fused(x, false) && fused(scale, false) && fused(w, false)) {
-        let each = parts.into_iter().map(|(x, scale, w)| x * w.unsqueeze() / scale);
-        return Tensor::cat(each.collect(), D - 1);
-    }
-    let (device, rows) = (parts[0].0.device(), dims.iter().product());
+    let (device, dtype, rows) = (parts[0].0.device(), parts[0].0.dtype(), dims.iter().product());
     dims[D - 1] = parts.iter().map(|(x, ..)| x.dims()[D - 1]).sum();
+    if !parts.iter().all(|(x, scale, w)| fused(x, false) && fused(scale, false) && fused(w, false)) {
+        // Each into its place, so that none is held beside the whole.
+        let mut place = dims.map(|len| 0..len);
+        place[D - 1].end = 0;
+        return parts.into_iter().fold(numeric::zeros(dims, &device, dtype), |out, (x, scale, w)| {
+            place[D - 1] = place[D - 1].end..place[D - 1].end + x.dims()[D - 1];
+            out.slice_assign(place.clone(), x * w.unsqueeze() / scale)
+        });
+    }
     let columns = Arc::new(Columns::new(rows, dims[D - 1]));
     for (x, scale, w) in parts {
         backend::rescale(x, scale, w, &columns);
     }
     let columns = Arc::into_inner(columns).expect("nobody holds it but for a call");
-    Tensor::from_data(TensorData::new(columns.into_values(), dims), &device)
+    Tensor::from_data(TensorData::new(columns.into_values(), dims), (&device, dtype))
 }

@@ -1,20 +1,6 @@
-//! The eigenvalues of a small real matrix, without its eigenvectors.
-//!
-//! What is wanted of a circuit is a matrix of `d_head` rows for each head, hundreds of them. A general
-//! decomposition spends most of its time on vectors and on blocking that only large matrices repay;
-//! here a matrix is a few rows in the first cache, and every inner loop runs along one.
-//!
-//! Source: Francis's implicit double shift; Golub and Van Loan, *Matrix Computations* (4th ed., 2013),
-//! §7.4 and §7.5; the shifts and tests for convergence of EISPACK's `hqr`.
+//! The iteration: sweeps of reflections along a Hessenberg matrix, until eigenvalues come off its lower end.
 
-#![expect(
-    clippy::inline_always,
-    reason = "a loop takes the instruction set of the function that it is inlined into"
-)]
-
-use faer::MatRef;
-use pulp::{Arch, NullaryFnOnce};
-
+use super::{LANES, Rows, lanes};
 use crate::Complex;
 
 /// Sweeps for one eigenvalue before giving up; after 10 and 20 of them a shift is exceptional.
@@ -23,144 +9,10 @@ const SWEEPS: usize = 60;
 /// Sums of squares of which none overflowed and all that matters is there.
 const SQUARED: std::ops::Range<f64> = 1e-200..1e200;
 
-/// The eigenvalues of `m`, in no order; `None` where the iteration does not converge.
-pub(crate) fn eigenvalues(m: MatRef<'_, f64>) -> Option<Vec<Complex>> {
-    let n = m.nrows();
-    let mut rows = Rows { n, stride: n.next_multiple_of(LANES) + LANES, data: Vec::new() };
-    rows.data.resize(n * rows.stride, 0.0);
-    (0..n).for_each(|i| rows.row_mut(i).iter_mut().enumerate().for_each(|(j, x)| *x = m[(i, j)]));
-    Arch::new().dispatch(Search(rows))
-}
-
-/// The search for eigenvalues, compiled for what the processor has.
-struct Search(Rows);
-
-impl NullaryFnOnce for Search {
-    type Output = Option<Vec<Complex>>;
-
-    #[inline(always)]
-    fn call(self) -> Self::Output {
-        let Self(mut h) = self;
-        h.balance();
-        h.reduce();
-        h.deflate()
-    }
-}
-
-/// Numbers in a wide register.
-const LANES: usize = 8;
-
-/// A square matrix, row by row, with room for [`LANES`] numbers behind each: what is done to a row is done to as many at
-/// once, from any column on, and what becomes of those behind it does not matter.
-struct Rows {
-    n: usize,
-    stride: usize,
-    data: Vec<f64>,
-}
-
-impl std::ops::Index<(usize, usize)> for Rows {
-    type Output = f64;
-
-    #[inline(always)]
-    fn index(&self, (i, j): (usize, usize)) -> &f64 {
-        &self.data[i * self.stride + j]
-    }
-}
-
-impl std::ops::IndexMut<(usize, usize)> for Rows {
-    #[inline(always)]
-    fn index_mut(&mut self, (i, j): (usize, usize)) -> &mut f64 {
-        &mut self.data[i * self.stride + j]
-    }
-}
-
 impl Rows {
-    #[inline(always)]
-    fn row(&self, i: usize) -> &[f64] {
-        &self.data[i * self.stride..][..self.n]
-    }
-
-    #[inline(always)]
-    fn row_mut(&mut self, i: usize) -> &mut [f64] {
-        &mut self.data[i * self.stride..][..self.n]
-    }
-
-    /// The registers of row `i` from the one that holds column `from`.
-    #[inline(always)]
-    fn wide(&self, i: usize, from: usize) -> &[[f64; LANES]] {
-        &self.data[i * self.stride..][..self.n.next_multiple_of(LANES)].as_chunks().0[from / LANES..]
-    }
-
-    #[inline(always)]
-    fn wide_mut(&mut self, i: usize, from: usize) -> &mut [[f64; LANES]] {
-        &mut self.data[i * self.stride..][..self.n.next_multiple_of(LANES)].as_chunks_mut().0[from / LANES..]
-    }
-
-    /// Scales rows and columns by powers of two until the norms of each row and its column are alike:
-    /// the same eigenvalues, exactly, with less rounding behind them.
-    #[inline(always)]
-    fn balance(&mut self) {
-        let n = self.n;
-        let mut changed = true;
-        while changed {
-            changed = false;
-            // Of all rows at once; those that are not alike are then looked at one by one.
-            let (mut rows, mut columns) = (vec![0.0; n], vec![0.0; n]);
-            for i in 0..n {
-                let row = self.row(i);
-                rows[i] = row.iter().map(|x| x.abs()).sum::<f64>() - row[i].abs();
-                columns.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.abs());
-                columns[i] -= row[i].abs();
-            }
-            for i in (0..n).filter(|&i| factor(rows[i], columns[i]).is_some()) {
-                let off = |j: &usize| *j != i;
-                let row = (0..n).filter(off).map(|j| self[(i, j)].abs()).sum();
-                let column = (0..n).filter(off).map(|j| self[(j, i)].abs()).sum();
-                if let Some(factor) = factor(row, column) {
-                    changed = true;
-                    self.row_mut(i).iter_mut().for_each(|x| *x /= factor);
-                    (0..n).for_each(|j| self[(j, i)] *= factor);
-                }
-            }
-        }
-    }
-
-    /// Reduces the matrix to Hessenberg form by reflections.
-    #[inline(always)]
-    fn reduce(&mut self) {
-        let n = self.n;
-        let mut v = vec![0.0; n.next_multiple_of(LANES)];
-        let mut along = Vec::new();
-        for k in 0..n.saturating_sub(2) {
-            v[k] = 0.0;
-            (k + 1..n).for_each(|i| v[i] = self[(i, k)]);
-            if v[k + 2..].iter().all(|&x| x == 0.0) {
-                continue;
-            }
-            let alpha = -v.iter().map(|x| x * x).sum::<f64>().sqrt().copysign(v[k + 1]);
-            v[k + 1] -= alpha;
-            let tau = 2.0 / v.iter().map(|x| x * x).sum::<f64>();
-            along.clear();
-            along.resize(self.wide(0, k).len(), [0.0; LANES]);
-            for (i, &v) in v.iter().enumerate().take(n).skip(k + 1) {
-                axpy(&mut along, v, self.wide(i, k));
-            }
-            for (i, &v) in v.iter().enumerate().take(n).skip(k + 1) {
-                axpy(self.wide_mut(i, k), -tau * v, &along);
-            }
-            let v = &v.as_chunks().0[(k + 1) / LANES..];
-            for i in 0..n {
-                let row = self.wide_mut(i, k + 1);
-                let along = dot(row, v);
-                axpy(row, -tau * along, v);
-            }
-            (k + 2..n).for_each(|i| self[(i, k)] = 0.0);
-        }
-    }
-
     /// The eigenvalues of a Hessenberg matrix, found from its lower end.
     #[inline(always)]
-    fn deflate(mut self) -> Option<Vec<Complex>> {
+    pub(super) fn deflate(mut self) -> Option<Vec<Complex>> {
         let n = self.n;
         let norm: f64 = self.data.iter().map(|x| x.abs()).sum();
         let mut found = Vec::with_capacity(n);
@@ -357,6 +209,8 @@ struct Reflection {
 
 /// Reflections of columns, as many as touch [`LANES`] of them, that the rows above still lack. No reflection of the sweep
 /// depends on those rows, and they take all of them at once, as one product along the row.
+///
+/// The products are lists, not arrays: of an array the compiler takes each number apart, and works on one at a time.
 struct Late {
     /// The first column.
     first: usize,
@@ -412,12 +266,6 @@ impl Late {
     }
 }
 
-/// A wide register of numbers.
-#[inline(always)]
-fn lanes(f: impl FnMut(usize) -> f64) -> [f64; LANES] {
-    std::array::from_fn(f)
-}
-
 /// The sum of squares.
 #[inline(always)]
 fn squares([x, y, z]: [f64; 3]) -> f64 {
@@ -437,110 +285,5 @@ fn pair(x: f64, y: f64, w: f64, shift: f64) -> [Complex; 2] {
         [Complex { re: x + z, im: 0.0 }, Complex { re: other, im: 0.0 }]
     } else {
         [Complex { re: x + p, im: z }, Complex { re: x + p, im: -z }]
-    }
-}
-
-/// The power of two that a column is to be multiplied with, and its row divided by, if that makes a difference.
-#[inline(always)]
-fn factor(row: f64, column: f64) -> Option<f64> {
-    if row == 0.0 || column == 0.0 {
-        return None;
-    }
-    // Within a factor of two there is nothing to gain.
-    if (0.5..2.0).contains(&(row / column)) {
-        return None;
-    }
-    let power = ((row / column).log2() / 2.0).round().clamp(-100.0, 100.0);
-    let factor = 2.0_f64.powi(power as i32);
-    (column * factor + row / factor < 0.95 * (column + row)).then_some(factor)
-}
-
-#[inline(always)]
-fn axpy(y: &mut [[f64; LANES]], a: f64, x: &[[f64; LANES]]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = lanes(|lane| a.mul_add(x[lane], y[lane]));
-    }
-}
-
-/// A product of two vectors.
-#[inline(always)]
-fn dot(x: &[[f64; LANES]], y: &[[f64; LANES]]) -> f64 {
-    let mut sums = [0.0; LANES];
-    for (x, y) in x.iter().zip(y) {
-        sums = lanes(|lane| x[lane].mul_add(y[lane], sums[lane]));
-    }
-    sums.iter().sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use faer::Mat;
-
-    use super::*;
-
-    /// Numbers that look random, between -1 and 1.
-    fn random(n: usize, mut state: u64) -> Mat<f64> {
-        let mut next = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-        };
-        Mat::from_fn(n, n, |_, _| next())
-    }
-
-    /// Each eigenvalue of one list has one of the other near it.
-    #[track_caller]
-    fn same(found: &[Complex], expected: &[Complex], tolerance: f64) {
-        assert_eq!(found.len(), expected.len());
-        let mut left = expected.to_vec();
-        for z in found {
-            let away = |w: &Complex| (z.re - w.re).hypot(z.im - w.im);
-            let nearest = (0..left.len()).min_by(|&a, &b| away(&left[a]).total_cmp(&away(&left[b])));
-            let nearest = left.swap_remove(nearest.expect("as many"));
-            assert!(away(&nearest) < tolerance, "{z} is {:e} from {nearest}", away(&nearest));
-        }
-    }
-
-    fn of_faer(m: &Mat<f64>) -> Vec<Complex> {
-        m.eigenvalues().unwrap().iter().map(|z| Complex { re: z.re, im: z.im }).collect()
-    }
-
-    #[test]
-    fn as_a_general_decomposition_finds_them() {
-        for n in [0, 1, 2, 3, 4, 5, 17, 64, 130] {
-            for seed in 0..4 {
-                let m = random(n, seed);
-                same(&eigenvalues(m.as_ref()).unwrap(), &of_faer(&m), 1e-11);
-            }
-        }
-    }
-
-    #[test]
-    fn of_matrices_whose_eigenvalues_are_known() {
-        let real = |values: &[f64]| values.iter().map(|&re| Complex { re, im: 0.0 }).collect::<Vec<_>>();
-        let triangle = Mat::from_fn(6, 6, |i, j| if j >= i { (i + 2 * j) as f64 } else { 0.0 });
-        same(&eigenvalues(triangle.as_ref()).unwrap(), &real(&[0.0, 3.0, 6.0, 9.0, 12.0, 15.0]), 1e-12);
-        let turn = Mat::from_fn(2, 2, |i, j| [[0.0, -2.0], [2.0, 0.0]][i][j]);
-        let expected = [Complex { re: 0.0, im: 2.0 }, Complex { re: 0.0, im: -2.0 }];
-        same(&eigenvalues(turn.as_ref()).unwrap(), &expected, 1e-14);
-        // A cyclic shift has the roots of one; no shift of the iteration tells them apart by size.
-        let n = 12;
-        let shift = Mat::from_fn(n, n, |i, j| f64::from(u8::from((i + 1) % n == j)));
-        let roots = (0..n).map(|k| (k as f64 * std::f64::consts::TAU / n as f64).sin_cos());
-        let roots: Vec<Complex> = roots.map(|(im, re)| Complex { re, im }).collect();
-        same(&eigenvalues(shift.as_ref()).unwrap(), &roots, 1e-12);
-        same(&eigenvalues(Mat::zeros(5, 5).as_ref()).unwrap(), &real(&[0.0; 5]), 1e-300);
-    }
-
-    #[test]
-    fn rows_and_columns_of_very_different_sizes() {
-        let plain = random(8, 9);
-        let scale = |i: usize| 2.0_f64.powi(12 * (i as i32 - 4));
-        let scaled = Mat::from_fn(8, 8, |i, j| plain[(i, j)] * scale(i) / scale(j));
-        same(&eigenvalues(scaled.as_ref()).unwrap(), &of_faer(&plain), 1e-12);
-    }
-
-    #[test]
-    fn what_is_not_finite_ends() {
-        assert!(eigenvalues(Mat::from_fn(4, 4, |_, _| f64::NAN).as_ref()).is_none());
     }
 }
