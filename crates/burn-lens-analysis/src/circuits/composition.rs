@@ -84,18 +84,8 @@ impl<M: HookedModel + ?Sized> Circuits<'_, M> {
         // The circuits themselves are dropped as soon as their cores are there.
         let writers = CompositionCores::of_writers(&self.ov()?)?;
         let readers = CompositionCores::of_readers(&self.read_by(kind)?)?;
-        let heads = n_layers * n_heads;
-        let mut scores = vec![0.0; heads * heads];
-        for layer in 0..n_layers.saturating_sub(1) {
-            let start = (layer + 1) * n_heads;
-            let later = readers.narrow(start, heads - start);
-            let found = writers.narrow(layer * n_heads, n_heads).scores(&later)?;
-            for head in 0..n_heads {
-                let row = (layer * n_heads + head) * heads;
-                scores[row + start..row + heads].copy_from_slice(found.at(&[head]));
-            }
-        }
-        Ok(Values::new(vec![n_layers, n_heads, n_layers, n_heads], scores))
+        let scores = writers.scores_from(&readers, |writer| (writer / n_heads + 1) * n_heads)?;
+        Ok(Values::new(vec![n_layers, n_heads, n_layers, n_heads], scores.into_data()))
     }
 
     fn read_by(&self, kind: Composition) -> Result<FactoredMatrix, AnalysisError> {

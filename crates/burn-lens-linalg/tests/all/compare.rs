@@ -32,15 +32,53 @@ proptest! {
 }
 
 #[test]
-fn parts_of_the_cores_give_parts_of_the_scores() {
+fn scores_from_a_reader_on_are_those_of_all() {
     let (l, r) =
         (Case { lead: vec![4], dims: [9, 3, 7], seed: 1 }, Case { lead: vec![5], dims: [7, 2, 6], seed: 2 });
     let whole = composition_scores(&l.factored(), &r.factored()).unwrap();
     let writers = CompositionCores::of_writers(&l.factored()).unwrap();
     let readers = CompositionCores::of_readers(&r.factored()).unwrap();
-    let part = writers.narrow(1, 2).scores(&readers.narrow(3, 2)).unwrap();
-    for i in 0..2 {
-        (0..2).for_each(|j| close(part.get(&[i, j]), whole.get(&[i + 1, j + 3]), 1.0));
+    let first = |writer: usize| [3, 0, 0, 9][writer];
+    let part = writers.scores_from(&readers, first).unwrap();
+    for i in 0..4 {
+        for j in 0..5 {
+            close(part.get(&[i, j]), if j < first(i) { 0.0 } else { whole.get(&[i, j]) }, 1.0);
+        }
+    }
+}
+
+/// Circuits of `f32` with more columns inside than the stream is wide's root: their scores come from Gram matrices,
+/// but for pairs that hardly meet and for entries whose squares have no room.
+#[test]
+fn composition_by_gram_matrices() {
+    const N: usize = 60;
+    const D: usize = 72;
+    let half = |seed: u64, scale: f64, meet: f64, first_half: bool, n: usize| {
+        let all: Tensor<3> = random(seed, [n, 40, D]).mul_scalar(scale);
+        let [a, b] = [all.clone().narrow(2, 0, D / 2), all.narrow(2, D / 2, D / 2)];
+        let [a, b] = if first_half { [a, b.mul_scalar(meet)] } else { [a.mul_scalar(meet), b] };
+        Tensor::cat(vec![a, b], 2).cast(DType::F32)
+    };
+    let first = |writer: usize| writer / 5 * 4;
+    for (scale, meet) in [(1.0, 1.0), (1.0, 0.1), (1.0, 1e-3), (1e-6, 1.0), (1e9, 1.0), (1.0, 0.0)] {
+        let (b, a) = (half(1, scale, meet, true, N), half(2, scale, meet, false, N - 3).swap_dims(1, 2));
+        let outer = |seed: u64, n: usize| random(seed, [n, 90, 40]).cast(DType::F32);
+        let (w, r) = (outer(3, N), outer(4, N - 3).swap_dims(1, 2));
+        let scores = |dtype: DType| {
+            let m = |n: usize, x: &Tensor<3>| Matrices::new(vec![n], x.clone().cast(dtype));
+            let writers = FactoredMatrix::new(m(N, &w), m(N, &b)).unwrap();
+            let readers = FactoredMatrix::new(m(N - 3, &a), m(N - 3, &r)).unwrap();
+            let writers = CompositionCores::of_writers(&writers).unwrap();
+            let readers = CompositionCores::of_readers(&readers).unwrap();
+            writers.scores_from(&readers, first).unwrap()
+        };
+        let (found, expected) = (scores(DType::F32), scores(DType::F64));
+        for (at, (found, expected)) in found.data().iter().zip(expected.data()).enumerate() {
+            // What is 0 in f64 is 0 here; cores of f32 of parts that are 0 are so too.
+            let tolerance = 1e-5 * expected;
+            assert!((found - expected).abs() <= tolerance, "{scale} {meet}, pair {at}: {found}, {expected}");
+            assert_eq!(*expected == 0.0, meet == 0.0 || at % (N - 3) < first(at / (N - 3)), "pair {at}");
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Composition: how much of what one circuit writes another reads.
 
+mod blocks;
+mod grams;
+
 use burn::tensor::{DType, Tensor};
 use faer::Mat;
-use pulp::{Arch, NullaryFnOnce};
 
 use crate::{
     FactoredMatrix, LinalgError, Values,
@@ -63,20 +65,6 @@ impl CompositionCores {
         self.norms.is_empty()
     }
 
-    /// Some of the circuits.
-    ///
-    /// # Panics
-    ///
-    /// If there are fewer.
-    #[must_use]
-    #[track_caller]
-    pub fn narrow(&self, start: usize, len: usize) -> Self {
-        Self {
-            cores: self.cores.clone().narrow(0, start, len),
-            norms: self.norms[start..start + len].to_vec(),
-        }
-    }
-
     /// `‖L R‖ / (‖L‖ ‖R‖)` for each of these as `L` and each of `readers` as `R`: `[writers,
     /// readers]`. 0 where a matrix is 0.
     ///
@@ -84,8 +72,19 @@ impl CompositionCores {
     ///
     /// If the widths differ, or the device fails.
     pub fn scores(&self, readers: &Self) -> Result<Values, LinalgError> {
-        /// The entries of a block of products: 32 MiB of `f32`.
-        const BLOCK: usize = 1 << 23;
+        self.scores_from(readers, |_| 0)
+    }
+
+    /// The same with the readers from `first(writer)` on alone, and 0 for those before.
+    ///
+    /// # Errors
+    ///
+    /// As [`CompositionCores::scores`].
+    pub fn scores_from(
+        &self,
+        readers: &Self,
+        first: impl Fn(usize) -> usize + Sync,
+    ) -> Result<Values, LinalgError> {
         let ([n, k, d], [n_r, k_r, d_r]) = (self.cores.dims(), readers.cores.dims());
         if d != d_r {
             return Err(LinalgError::Shape {
@@ -95,23 +94,23 @@ impl CompositionCores {
                 expected: "circuits that write and read a stream of one width",
             });
         }
-        let r = readers.cores.clone().reshape([1, n_r * k_r, d]).transpose();
-        let block = (BLOCK / (k * n_r * k_r).max(1)).clamp(1, n.max(1));
-        let mut scores = Vec::with_capacity(n * n_r);
-        for start in (0..n).step_by(block) {
-            let len = block.min(n - start);
-            let l = self.cores.clone().narrow(0, start, len).reshape([1, len * k, d]);
-            let sums = squares_of_blocks(product(l, r.clone()), [len, k, n_r, k_r])?;
-            for (i, sums) in sums.into_iter().enumerate() {
-                let of = self.norms[start + i];
-                let score = |(sum, norm): (f64, f64)| {
-                    let norms = of * norm;
-                    if norms > 0.0 { sum.sqrt() / norms } else { 0.0 }
-                };
-                scores.extend(sums.into_iter().zip(readers.norms.iter().copied()).map(score));
+        let first = |i: usize| first(i).min(n_r);
+        let pairs: usize = (0..n).map(|i| n_r - first(i)).sum();
+        let products = pairs * k * k_r * d;
+        let grams = (pairs + n * k + n_r * k_r) * d * d / 2;
+        let plain = |x: &Tensor<3>| is_on_host(x) && x.dtype() == DType::F32;
+        let mut squares = if plain(&self.cores) && plain(&readers.cores) && 2 * grams < products {
+            grams::squares(self, readers, &first)?
+        } else {
+            blocks::squares(self, readers, &first)?
+        };
+        for (i, squares) in squares.chunks_exact_mut(n_r.max(1)).enumerate() {
+            for (square, norm) in squares.iter_mut().zip(&readers.norms) {
+                let norms = self.norms[i] * norm;
+                *square = if norms > 0.0 { square.sqrt() / norms } else { 0.0 };
             }
         }
-        Ok(Values::new(vec![n, n_r], scores))
+        Ok(Values::new(vec![n, n_r], squares))
     }
 }
 
@@ -126,60 +125,6 @@ fn triangles(side: &Side, naming: &Naming<'_>) -> Result<Option<Vec<Mat<f64>>>, 
     let triangle =
         |gram: &Mat<f64>| gram.llt(faer::Side::Lower).ok().map(|llt| llt.L().transpose().to_owned());
     Ok(grams.iter().map(triangle).collect())
-}
-
-/// The sum of squares of each block of `k × k_r` entries of a matrix of `n × n_r` blocks.
-fn squares_of_blocks(all: Tensor<3>, [n, k, n_r, k_r]: [usize; 4]) -> Result<Vec<Vec<f64>>, LinalgError> {
-    let name = || "a composition".to_owned();
-    if !is_on_host(&all) || all.dtype() != DType::F32 {
-        let squares = (all.clone() * all).reshape([n, k, n_r * k_r]);
-        let sums = Host::read(squares.sum_dim(1).reshape([n, n_r, k_r]).sum_dim(2), &name())?;
-        return (0..n).map(|i| sums.values(i, 0..n_r, name)).collect();
-    }
-    let data = all
-        .try_into_data()
-        .map_err(|error| LinalgError::Device { matrix: name(), reason: format!("{error:?}") })?;
-    let rows = data.as_slice::<f32>().expect("the dtype is f32");
-    par(n, |i| {
-        let rows = &rows[i * k * n_r * k_r..][..k * n_r * k_r];
-        let sums = Arch::new().dispatch(Squares { rows, n_r, k_r });
-        let finite = sums.iter().all(|sum| sum.is_finite());
-        if finite { Ok(sums) } else { Err(LinalgError::NotFinite { matrix: name() }) }
-    })
-}
-
-/// Adds up the squares of `k_r` entries of each row at a time, for each of `n_r` blocks, in `f64`: squares of
-/// what `f32` holds may be too large for it.
-struct Squares<'a> {
-    rows: &'a [f32],
-    n_r: usize,
-    k_r: usize,
-}
-
-impl NullaryFnOnce for Squares<'_> {
-    type Output = Vec<f64>;
-
-    #[inline(always)]
-    fn call(self) -> Vec<f64> {
-        const LANES: usize = 8;
-        let Self { rows, n_r, k_r } = self;
-        let mut sums = vec![0.0; n_r];
-        for row in rows.chunks_exact((n_r * k_r).max(1)) {
-            for (sum, block) in sums.iter_mut().zip(row.chunks_exact(k_r.max(1))) {
-                let mut lanes = [0.0_f64; LANES];
-                let (chunks, rest) = block.as_chunks::<LANES>();
-                for chunk in chunks {
-                    for lane in 0..LANES {
-                        let x = f64::from(chunk[lane]);
-                        lanes[lane] = x.mul_add(x, lanes[lane]);
-                    }
-                }
-                let rest = rest.iter().map(|&x| f64::from(x) * f64::from(x));
-                *sum += lanes.iter().copied().chain(rest).sum::<f64>();
-            }
-        }
-        sums
-    }
 }
 
 /// The norm of each core.
