@@ -11,6 +11,7 @@ use crate::{LinalgError, host::par};
 /// The sides of a block of a Gram matrix: those of all cores together stay in the processor's second cache.
 const SIDE: usize = 32;
 
+/// The entries of a block.
 const BLOCK: usize = SIDE * SIDE;
 
 /// `‖L R‖²` for each `L` of `writers` and each `R` of `readers` from `first(writer)` on: `[n, n_r]`, 0 for the
@@ -58,10 +59,8 @@ pub(super) fn squares(
     for (i, row) in squares.chunks_exact_mut(right.n.max(1)).enumerate() {
         row[..first(i)].fill(0.0);
     }
-    match squares.iter().all(|square| square.is_finite()) {
-        true => Ok(squares),
-        false => Err(LinalgError::NotFinite { matrix: "a composition".to_owned() }),
-    }
+    let finite = squares.iter().all(|square| square.is_finite());
+    if finite { Ok(squares) } else { Err(LinalgError::NotFinite { matrix: "a composition".to_owned() }) }
 }
 
 /// Cores `[n, k, d]` of `f32`, row by row.
