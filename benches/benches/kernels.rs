@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Duration};
 
 use burn::tensor::{Bool, DType, Tensor, TensorData, activation as composed, module};
-use burn_lens::tensor::kernels::{self, Activation, AttentionScores, Products, Sight, SimdPath};
+use burn_lens::tensor::kernels::{self, Activation, AttentionScores, Looks, Products, Sight, SimdPath};
 use burn_lens_benches::device;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -134,7 +134,9 @@ fn attention(c: &mut Criterion) {
             c,
             &format!("attention {batch} x {pos}"),
             &q,
-            |q| kernels::attention([&q, &k, &v], None, &how).expect("the CPU has kernels"),
+            |q| {
+                kernels::attention([&q, &k, &v], None, &how, Looks::default()).expect("the CPU has kernels").z
+            },
             |q| {
                 let scores = q.swap_dims(1, 2).matmul(plain_k.clone().transpose()) / 8.0;
                 let scores =

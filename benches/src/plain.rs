@@ -4,7 +4,7 @@
 use burn::tensor::{Int, Tensor};
 use burn_lens::{
     models::{HookedTransformer, Param},
-    tensor::kernels::{self, Activation, AttentionScores, Sight},
+    tensor::kernels::{self, Activation, AttentionScores, Looks, Sight},
 };
 
 /// The weights of a GPT-2 model, to run without hooks.
@@ -93,8 +93,9 @@ impl PlainGpt2 {
         let sight = Sight { first: 0, causal: true, window: None, tokens: None };
         let how = AttentionScores { scale: (d_head as f64).sqrt(), soft_cap: None, slopes: None, sight };
         let (k, v) = (k.swap_dims(1, 2), v.swap_dims(1, 2));
-        let z = kernels::attention([&q, &k, &v], None, &how).expect("the CPU has kernels");
-        let z = z.reshape([batch, pos, d_model]);
+        let whole =
+            kernels::attention([&q, &k, &v], None, &how, Looks::default()).expect("the CPU has kernels");
+        let z = whole.z.reshape([batch, pos, d_model]);
         let resid = resid + kernels::linear(z, block.out.0.clone(), Some(block.out.1.clone()));
         let x = self.norm(&block.ln2, resid.clone());
         let [(w_in, b_in), (w_out, b_out)] = &block.mlp;

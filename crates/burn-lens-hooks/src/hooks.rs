@@ -202,12 +202,22 @@ impl<'a> Hooks<'a> {
     /// computed at all.
     #[must_use]
     pub fn wants(&self, point: HookPoint) -> bool {
+        self.active && (self.may_change(point) || self.keeps(point))
+    }
+
+    /// Whether what follows `point` may depend on what happens there, and not on the activation alone: what decides if
+    /// it can be computed before the hooks of `point` are called.
+    #[must_use]
+    pub fn may_change(&self, point: HookPoint) -> bool {
         self.active
             && (self.forward.contains_key(&point)
                 || self.splices.contains_key(&point)
                 || self.gradient.contains_key(&point)
-                || self.sink.as_ref().is_some_and(|sink| sink.points.contains(&point))
                 || self.grads.as_ref().is_some_and(|(points, _)| points.contains(&point)))
+    }
+
+    fn keeps(&self, point: HookPoint) -> bool {
+        self.sink.as_ref().is_some_and(|sink| sink.points.contains(&point))
     }
 
     /// The activation at `point`, after its hooks.

@@ -12,7 +12,7 @@
 use burn::tensor::Tensor;
 use burn_lens_hooks::{HookPoint, Hooks};
 use burn_lens_tensor::{
-    kernels::{self, AttentionScores},
+    kernels::{self, Attended, AttentionScores, Looks},
     numeric,
 };
 
@@ -173,8 +173,8 @@ impl Attention {
         self.forward_from_z(hooks, layer, z)
     }
 
-    /// Values mixed by heads, `[batch, pos, n_heads, d_head]`, through scores and pattern where
-    /// hooks ask for them or there is no kernel.
+    /// Values mixed by heads, `[batch, pos, n_heads, d_head]`: all at once, or through scores and pattern where hooks
+    /// may change them or there is no kernel.
     fn mixed_values(
         &self,
         hooks: &mut Hooks<'_>,
@@ -182,14 +182,21 @@ impl Attention {
         [q, k, v]: [Tensor<4>; 3],
         (mask, alibi): (&Mask, Option<&Alibi>),
     ) -> Tensor<4> {
+        let [on_scores, on_pattern] = [HookPoint::AttnScores(layer), HookPoint::AttnPattern(layer)];
         let parts = Parts { attention: self, mask, alibi, how: self.scoring(mask, alibi) };
-        let seen = hooks.wants(HookPoint::AttnScores(layer)) || hooks.wants(HookPoint::AttnPattern(layer));
-        let z = if seen { None } else { kernels::attention([&q, &k, &v], self.sinks.as_ref(), &parts.how) };
-        z.unwrap_or_else(|| {
-            let scores = hooks.at(HookPoint::AttnScores(layer), parts.scores(q, k));
-            let pattern = hooks.at(HookPoint::AttnPattern(layer), parts.pattern(scores));
-            parts.mixed(pattern, v)
-        })
+        if !hooks.may_change(on_scores) && !hooks.may_change(on_pattern) {
+            let looks = Looks { scores: hooks.wants(on_scores), pattern: hooks.wants(on_pattern) };
+            let whole = kernels::attention([&q, &k, &v], self.sinks.as_ref(), &parts.how, looks);
+            if let Some(Attended { scores, pattern, z }) = whole {
+                for (point, kept) in [(on_scores, scores), (on_pattern, pattern)] {
+                    kept.map(|kept| hooks.at(point, kept));
+                }
+                return z;
+            }
+        }
+        let scores = hooks.at(on_scores, parts.scores(q, k));
+        let pattern = hooks.at(on_pattern, parts.pattern(scores));
+        parts.mixed(pattern, v)
     }
 
     /// From the values that heads mixed, `[batch, pos, n_heads, d_head]`.

@@ -194,23 +194,28 @@ impl<'a> Walk<'a> {
             k = meter.change(k);
             k = meter.at(HookPoint::AttnRotK(layer), k);
         }
-        let stored = match self.attention {
-            AttentionPath::Fused => false,
-            AttentionPath::Stored { layers } => layers.contains(&layer),
-            AttentionPath::Composed => true,
-        };
-        let z = if stored {
-            let scores = meter.make(batch * n_heads * pos * pos);
+        let seen = [HookPoint::AttnScores(layer), HookPoint::AttnPattern(layer)];
+        let may_change = seen.iter().any(|point| self.run.hooked.contains(point));
+        let scores = batch * n_heads * pos * pos;
+        let z = if may_change || *self.attention == AttentionPath::Composed {
+            let scores = meter.make(scores);
             meter.drop(q);
             meter.drop(k);
-            let scores = meter.at(HookPoint::AttnScores(layer), scores);
+            let scores = meter.at(seen[0], scores);
             let pattern = meter.change(scores);
-            let pattern = meter.at(HookPoint::AttnPattern(layer), pattern);
+            let pattern = meter.at(seen[1], pattern);
             let z = meter.make(self.rows() * n_heads * d_head);
             meter.drop(pattern);
             z
         } else {
+            let kept = seen.map(|point| meter.keeps(point).then(|| meter.make(scores)));
             let z = meter.make(self.rows() * n_heads * d_head);
+            for (point, kept) in seen.into_iter().zip(kept) {
+                if let Some(kept) = kept {
+                    let kept = meter.at(point, kept);
+                    meter.drop(kept);
+                }
+            }
             meter.drop(q);
             meter.drop(k);
             z

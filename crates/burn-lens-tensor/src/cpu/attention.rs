@@ -15,6 +15,7 @@ use super::{
     math::tanh,
     path::dispatch,
     raw::{Matrix, product},
+    room::{Wanted, filled},
     rows::LANES,
     softmax::softmax,
 };
@@ -117,7 +118,7 @@ impl Sizes {
     /// How many queries a block holds. It depends on the sizes alone.
     fn rows(&self) -> usize {
         let rows = if self.queries > 256 { 64 } else { 32 };
-        rows.min(self.queries)
+        rows.min(self.queries).max(1)
     }
 
     fn by_head(&self) -> bool {
@@ -164,30 +165,46 @@ impl Sizes {
         parts.into_par_iter().rev().for_each(|(block, part)| f(block, part));
     }
 
+    /// Each block with its part of `rooms`, which are `[batch, heads, queries, keys]`.
+    fn blocks_with<'a>(&self, mut rooms: [Wanted<'a>; 2]) -> Vec<(Block, [Wanted<'a>; 2])> {
+        let part = |block: Block| {
+            let part =
+                rooms.each_mut().map(|room| room.as_mut().map(|room| room.take(block.rows * self.keys)));
+            (block, part)
+        };
+        self.blocks().into_iter().map(part).collect()
+    }
+
     /// Gives `f` each block with the part of `out`, `[batch, queries, heads, d_head]`, where its
-    /// first row begins, the distance between its rows, and a buffer of its own.
+    /// first row begins, the distance between its rows, its part of `rooms`, and a buffer of its own.
     fn each_mixture(
         &self,
         out: &mut [f32],
         d_head: usize,
-        f: impl Fn(Block, (&mut [f32], usize), &mut Vec<f32>) + Sync,
+        rooms: [Wanted<'_>; 2],
+        f: impl Fn(Block, (&mut [f32], usize), [Wanted<'_>; 2], &mut Vec<f32>) + Sync,
     ) {
         let row = self.heads * d_head;
+        let blocks = self.blocks_with(rooms);
         if self.by_head() {
-            let parts = out.par_chunks_mut((self.group * d_head).max(1)).zip(self.blocks());
-            return parts.for_each_init(Vec::new, |buffer, (part, block)| f(block, (part, d_head), buffer));
+            let parts = out.par_chunks_mut((self.group * d_head).max(1)).zip(blocks);
+            return parts.for_each_init(Vec::new, |buffer, (part, (block, rooms))| {
+                f(block, (part, d_head), rooms, buffer);
+            });
         }
+        // Blocks of the same queries write rows between each other's: a thread takes those of all heads.
+        let chunks = self.queries.div_ceil(self.rows());
         let mut parts = Vec::new();
-        for (batch, out) in out.chunks_mut((self.queries * row).max(1)).enumerate() {
-            let chunks = out.chunks_mut((self.rows() * row).max(1)).enumerate();
-            parts.extend(chunks.map(|(at, part)| (batch, at * self.rows(), part)));
+        for out in out.chunks_mut((self.queries * row).max(1)) {
+            parts.extend(out.chunks_mut((self.rows() * row).max(1)).map(|part| (part, Vec::new())));
+        }
+        for (block, rooms) in blocks {
+            parts[block.batch * chunks + block.query / self.rows()].1.push((block, rooms));
         }
         let parts = parts.into_par_iter().rev().with_max_len(1);
-        parts.for_each_init(Vec::new, |buffer, (batch, query, part)| {
-            let rows = part.len() / row.max(1);
-            for head in 0..self.heads {
-                let block = Block { batch, head, query, rows, by_head: false };
-                f(block, (&mut part[head * d_head..], row), buffer);
+        parts.for_each_init(Vec::new, |buffer, (part, blocks)| {
+            for (block, rooms) in blocks {
+                f(block, (&mut part[block.head * d_head..], row), rooms, buffer);
             }
         });
     }
@@ -202,7 +219,7 @@ fn columns(scoring: &Scoring<'_>, block: &Block, keys: usize) -> Range<usize> {
     start..scoring.sight.seen(last, keys).end.max(start)
 }
 
-/// Turns products of a block into scores and, if asked for, into the pattern.
+/// Turns products of a block into scores, scores into the pattern, or does both.
 struct Finish<'a> {
     scoring: &'a Scoring<'a>,
     block: &'a Block,
@@ -211,7 +228,7 @@ struct Finish<'a> {
     keys: usize,
     rows: &'a mut [f32],
     stride: usize,
-    pattern: bool,
+    to: [bool; 2],
 }
 
 impl NullaryFnOnce for Finish<'_> {
@@ -219,7 +236,7 @@ impl NullaryFnOnce for Finish<'_> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { scoring, block, columns, keys, rows, stride, pattern } = self;
+        let Self { scoring, block, columns, keys, rows, stride, to: [scores, pattern] } = self;
         let width = columns.len();
         for (at, row) in rows.chunks_mut(stride).enumerate() {
             let [head, query] = block.head_and_query(at);
@@ -227,16 +244,18 @@ impl NullaryFnOnce for Finish<'_> {
             let seen = scoring.sight.seen(query, keys);
             let seen = seen.start.saturating_sub(columns.start)..seen.end.saturating_sub(columns.start);
             let seen = seen.start.min(width)..seen.end.min(width);
-            scored(row, scoring, head, columns.start as f32 - scoring.sight.position(query) as f32);
-            row[..seen.start].fill(f32::NEG_INFINITY);
-            row[seen.end..].fill(f32::NEG_INFINITY);
-            if let Some(tokens) = scoring.sight.tokens_of(block.batch, keys) {
-                for (x, _) in row.iter_mut().zip(&tokens[columns.clone()]).filter(|(_, token)| !**token) {
-                    *x = f32::NEG_INFINITY;
+            if scores {
+                scored(row, scoring, head, columns.start as f32 - scoring.sight.position(query) as f32);
+                row[..seen.start].fill(f32::NEG_INFINITY);
+                row[seen.end..].fill(f32::NEG_INFINITY);
+                if let Some(tokens) = scoring.sight.tokens_of(block.batch, keys) {
+                    for (x, _) in row.iter_mut().zip(&tokens[columns.clone()]).filter(|(_, token)| !**token) {
+                        *x = f32::NEG_INFINITY;
+                    }
                 }
+                scoring.rounding.apply(row);
             }
             if pattern {
-                scoring.rounding.apply(row);
                 if scoring.sight.is_blind(block.batch, query, keys) {
                     row.fill(0.0);
                     continue;
@@ -344,7 +363,7 @@ pub(crate) fn scores(q: &Heads<'_>, k: &Heads<'_>, scoring: &Scoring<'_>) -> Vec
             keys: sizes.keys,
             rows: inside,
             stride: sizes.keys,
-            pattern: false,
+            to: [true, false],
         });
     });
     out
@@ -382,7 +401,7 @@ pub(crate) fn mixed(pattern: &[f32], dims: [usize; 4], v: &Heads<'_>) -> Vec<f32
     let sizes = Sizes::new([batch, queries, heads, 0], v.dims);
     let d_head = v.dims[3];
     let mut out = vec![0.0; batch * queries * heads * d_head];
-    sizes.each_mixture(&mut out, d_head, |block, out, _| {
+    sizes.each_mixture(&mut out, d_head, [None, None], |block, out, _, _| {
         let start = ((block.batch * heads + block.head) * queries + block.query) * keys;
         let weights = Matrix { data: pattern, start, strides: [keys, 1] };
         mixture(weights, v, &sizes, &block, &(0..keys), out);
@@ -390,30 +409,44 @@ pub(crate) fn mixed(pattern: &[f32], dims: [usize; 4], v: &Heads<'_>) -> Vec<f32
     out
 }
 
-/// All of attention, `[batch, queries, heads, d_head]`, with no more scores in memory than a
-/// block's.
-pub(crate) fn attention(q: &Heads<'_>, k: &Heads<'_>, v: &Heads<'_>, scoring: &Scoring<'_>) -> Vec<f32> {
+/// All of attention, `[batch, queries, heads, d_head]`, with no more scores in the cache than a
+/// block's; and scores and pattern, `[batch, heads, queries, keys]`, where they are `wanted`.
+pub(crate) fn attention(
+    [q, k, v]: [&Heads<'_>; 3],
+    scoring: &Scoring<'_>,
+    wanted: [bool; 2],
+) -> ([Option<Vec<f32>>; 2], Vec<f32>) {
     let sizes = Sizes::new(q.dims, k.dims);
-    let d_head = v.dims[3];
+    let (d_head, keys) = (v.dims[3], sizes.keys);
     let mut out = vec![0.0; sizes.batch * sizes.queries * sizes.heads * d_head];
-    sizes.each_mixture(&mut out, d_head, |block, out, buffer| {
-        let columns = columns(scoring, &block, sizes.keys);
-        let width = columns.len();
-        buffer.resize(block.rows * width, 0.0);
-        if width > 0 {
-            products(q, k, &sizes, &block, &columns, (&mut *buffer, width));
-            dispatch(Finish {
-                scoring,
-                block: &block,
-                columns: columns.clone(),
-                keys: sizes.keys,
-                rows: buffer,
-                stride: width,
-                pattern: true,
-            });
-        }
-        let weights = Matrix { data: buffer, start: 0, strides: [width, 1] };
-        mixture(weights, v, &sizes, &block, &columns, out);
+    // Scores that are wanted leave the block before it becomes the pattern.
+    let steps: &[[bool; 2]] = if wanted[0] { &[[true, false], [false, true]] } else { &[[true, true]] };
+    let len = sizes.batch * sizes.heads * sizes.queries * keys;
+    let (seen, ()) = filled(wanted, len, |rooms| {
+        sizes.each_mixture(&mut out, d_head, rooms, |block, out, [mut scores, pattern], buffer| {
+            let columns = columns(scoring, &block, keys);
+            let place = [columns.start, columns.len()];
+            let width = columns.len();
+            buffer.resize(block.rows * width, 0.0);
+            if width > 0 {
+                products(q, k, &sizes, &block, &columns, (&mut *buffer, width));
+            }
+            for &to in steps {
+                if width > 0 {
+                    let columns = columns.clone();
+                    let rows = &mut buffer[..];
+                    dispatch(Finish { scoring, block: &block, columns, keys, rows, stride: width, to });
+                }
+                if let Some(scores) = scores.take() {
+                    scores.write(keys, buffer, place, f32::NEG_INFINITY);
+                }
+            }
+            if let Some(pattern) = pattern {
+                pattern.write(keys, buffer, place, 0.0);
+            }
+            let weights = Matrix { data: buffer, start: 0, strides: [width, 1] };
+            mixture(weights, v, &sizes, &block, &columns, out);
+        });
     });
-    out
+    (seen, out)
 }

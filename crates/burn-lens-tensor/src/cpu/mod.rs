@@ -3,8 +3,8 @@
 //!
 //! A kernel is a scalar loop without branches that the compiler vectorizes; [`path`] chooses at
 //! run time for which instructions. No sum depends on the instructions or on the number of
-//! threads, so neither does any bit of a result; but for products of tiles. Unsafe code is in `raw` and, for
-//! those, in `tiles` and `tiled`.
+//! threads, so neither does any bit of a result; but for products of tiles. Unsafe code is in `raw`, in
+//! `room` and, for tiles, in `tiles` and `tiled`.
 
 #![expect(
     clippy::inline_always,
@@ -22,6 +22,7 @@ pub(crate) mod path;
 pub(crate) mod placed;
 pub(crate) mod product;
 mod raw;
+mod room;
 pub(crate) mod rotary;
 pub(crate) mod rows;
 pub(crate) mod softmax;

@@ -1,10 +1,13 @@
 //! Attention: scores, pattern, mixture, or all of it at once.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 
-use super::{fused, half, in_f32, widened};
+use super::{cast, fused, half, in_f32, widened};
 use crate::backend;
 
 /// Which keys each query sees.
@@ -129,26 +132,80 @@ pub fn mixed(pattern: &Tensor<4>, v: &Tensor<4>) -> Option<Tensor<4>> {
     have_kernels(&[pattern, v], None).then(|| backend::attention_mixed(pattern.clone(), v.clone()))
 }
 
-/// All of attention without storing scores or pattern; `None` where there is no kernel. The same bits as [`scores`], [`pattern`] and [`mixed`] one after the other.
+/// What of attention somebody looks at, beside its result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// Masked scores.
+    pub scores: bool,
+    /// The pattern.
+    pub pattern: bool,
+}
+
+/// What [`attention`] gives.
+#[derive(Clone, Debug)]
+pub struct Attended {
+    /// `[batch, n_heads, pos, key_pos]`, as of [`scores`], where somebody looks.
+    pub scores: Option<Tensor<4>>,
+    /// `[batch, n_heads, pos, key_pos]`, as of [`pattern`], where somebody looks.
+    pub pattern: Option<Tensor<4>>,
+    /// `[batch, pos, n_heads, d_head]`, as of [`mixed`].
+    pub z: Tensor<4>,
+}
+
+/// Where the kernel leaves the values that somebody looks at: an operation of burn gives but one tensor.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) looks: Looks,
+    values: Mutex<[Option<Vec<f32>>; 2]>,
+}
+
+impl Seen {
+    fn new(looks: Looks) -> Arc<Self> {
+        Arc::new(Self { looks, values: Mutex::new([None, None]) })
+    }
+
+    /// Leaves scores and pattern.
+    #[cfg(feature = "cpu")]
+    pub(crate) fn leave(&self, values: [Option<Vec<f32>>; 2]) {
+        *self.values.lock().unwrap_or_else(PoisonError::into_inner) = values;
+    }
+
+    fn take(&self) -> [Option<Vec<f32>>; 2] {
+        std::mem::take(&mut self.values.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// All of attention by blocks of queries that stay in the cache; scores and pattern are written to memory only where
+/// somebody looks at them. `None` where there is no kernel. The same bits as [`scores`], [`pattern`] and
+/// [`mixed`] one after the other.
 ///
 /// # Shapes
 ///
 /// - `q`: `[batch, pos, n_heads, d_head]`, `k`, `v`: `[batch, n_kv_heads, key_pos, d_head]`
 /// - `sinks`: `[n_heads]`
-/// - returns: `[batch, pos, n_heads, d_head]`
 #[must_use]
 pub fn attention(
     [q, k, v]: [&Tensor<4>; 3],
     sinks: Option<&Tensor<1>>,
     how: &AttentionScores,
-) -> Option<Tensor<4>> {
+    looks: Looks,
+) -> Option<Attended> {
+    let seen = Seen::new(looks);
     let whole = |[q, k, v]: [Tensor<4>; 3], sinks: Option<Tensor<1>>, rounding| {
-        backend::attention_whole([q, k, v], sinks, how.clone(), rounding)
+        backend::attention_whole([q, k, v], sinks, (how.clone(), rounding, Arc::clone(&seen)))
     };
-    if [q, k, v].into_iter().all(half) && sinks.is_none_or(half) {
+    let dtype = q.dtype();
+    let z = if [q, k, v].into_iter().all(half) && sinks.is_none_or(half) {
         let (k, v, sinks) = (widened(k.clone()), widened(v.clone()), sinks.cloned().map(widened));
-        return Some(in_f32(q.clone(), |wide| whole([wide, k, v], sinks, q.dtype())));
-    }
-    have_kernels(&[q, k, v], sinks)
-        .then(|| whole([q.clone(), k.clone(), v.clone()], sinks.cloned(), q.dtype()))
+        in_f32(q.clone(), |q| whole([q, k, v], sinks, dtype))
+    } else if have_kernels(&[q, k, v], sinks) {
+        whole([q.clone(), k.clone(), v.clone()], sinks.cloned(), dtype)
+    } else {
+        return None;
+    };
+    let [batch, pos, n_heads, _] = q.dims();
+    let dims = [batch, n_heads, pos, k.dims()[2]];
+    let tensor = |values| Tensor::from_data(TensorData::new(values, dims), (&q.device(), DType::F32));
+    let [scores, pattern] = seen.take().map(|values| values.map(|values| cast(tensor(values), dtype)));
+    Some(Attended { scores, pattern, z })
 }

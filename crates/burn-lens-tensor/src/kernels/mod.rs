@@ -24,7 +24,8 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::backend;
 
 pub use activation::{Activation, activation, gated};
-pub use attention::{AttentionScores, Sight, attention, mixed, pattern, scores};
+pub(crate) use attention::Seen;
+pub use attention::{Attended, AttentionScores, Looks, Sight, attention, mixed, pattern, scores};
 pub use linear::linear;
 pub use loss::negative_log_likelihood;
 pub use norm::{affine, centered, normalized, rescaled, root_mean_square};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn_lens_tensor::{
     burn::tensor::{Bool, Tensor, TensorData},
-    kernels::{self, AttentionScores, Sight},
+    kernels::{self, Attended, AttentionScores, Looks, Sight},
 };
 
 use crate::common::{both, close, device, each_path, numbers, random, same_in_any_pool};
@@ -146,8 +146,15 @@ fn in_parts(case: &Case, x: &Operands) -> [Tensor<4>; 3] {
     [scores, pattern, z]
 }
 
-fn whole(case: &Case, x: &Operands) -> Tensor<4> {
-    kernels::attention([&x.q, &x.k, &x.v], x.sinks.as_ref(), &case.how).expect("there is a kernel")
+const LOOKS: [Looks; 4] = [
+    Looks { scores: false, pattern: false },
+    Looks { scores: true, pattern: false },
+    Looks { scores: false, pattern: true },
+    Looks { scores: true, pattern: true },
+];
+
+fn whole(case: &Case, x: &Operands, looks: Looks) -> Attended {
+    kernels::attention([&x.q, &x.k, &x.v], x.sinks.as_ref(), &case.how, looks).expect("there is a kernel")
 }
 
 #[test]
@@ -158,14 +165,19 @@ fn parts_and_whole_are_what_the_operations_give() {
             let what = format!("{} on {path:?}", case.name);
             let expected = composed(&case, &exact);
             let found = in_parts(&case, &x);
-            let z = found[2].clone();
+            for looks in LOOKS {
+                let Attended { scores, pattern, z } = whole(&case, &x, looks);
+                let looked_at = [looks.scores, looks.pattern, true];
+                let whole = [scores, pattern, Some(z)].map(|x| x.map(Tensor::into_data));
+                let parts = [0, 1, 2].map(|at| looked_at[at].then(|| found[at].clone().into_data()));
+                assert_eq!(whole, parts, "{what}: whole and parts differ with {looks:?}");
+            }
             for (part, (found, expected)) in
                 ["scores", "pattern", "z"].into_iter().zip(found.into_iter().zip(expected))
             {
                 let floor = if part == "pattern" { 1e-3 } else { 0.5 };
                 close(&format!("{what}: {part}"), found, expected, ATTENTION, floor);
             }
-            assert_eq!(whole(&case, &x).into_data(), z.into_data(), "{what}: whole and parts differ");
         }
     });
 }
@@ -174,11 +186,15 @@ fn parts_and_whole_are_what_the_operations_give() {
 fn neither_instructions_nor_threads_change_a_bit() {
     for case in cases() {
         let [x, _] = operands(&case);
-        let expected = whole(&case, &x).into_data();
-        each_path(|path| {
-            assert_eq!(whole(&case, &x).into_data().as_bytes(), expected.as_bytes(), "{path:?}");
-        });
-        same_in_any_pool(|| whole(&case, &x));
+        for part in 0..3 {
+            let found = || {
+                let Attended { scores, pattern, z } = whole(&case, &x, LOOKS[3]);
+                [scores, pattern, Some(z)][part].clone().expect("it is looked at")
+            };
+            let expected = found().into_data();
+            each_path(|path| assert_eq!(found().into_data().as_bytes(), expected.as_bytes(), "{path:?}"));
+            same_in_any_pool(found);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn_lens_tensor::{
     burn::tensor::{DType, Tensor},
-    kernels::{self, Activation, AttentionScores, Sight, SimdPath},
+    kernels::{self, Activation, AttentionScores, Looks, Sight, SimdPath},
 };
 
 use crate::common::{close, each_path, random, same_in_any_pool};
@@ -103,13 +103,20 @@ fn attention_is_that_of_f32_rounded_at_each_step() {
         let scores = kernels::scores(&q, &k, &how).unwrap();
         rounded("scores", scores.clone(), kernels::scores(&wide_q, &wide_k, &how).unwrap());
         let wide = scores.clone().cast(DType::F32);
-        let pattern = kernels::pattern(scores, Some(&sinks), &how).unwrap();
+        let pattern = kernels::pattern(scores.clone(), Some(&sinks), &how).unwrap();
         rounded("a pattern", pattern.clone(), kernels::pattern(wide, Some(&wide_sinks), &how).unwrap());
         let wide = pattern.clone().cast(DType::F32);
         let z = kernels::mixed(&pattern, &v).unwrap();
         rounded("z", z.clone(), kernels::mixed(&wide, &wide_v).unwrap());
-        let whole = kernels::attention([&q, &k, &v], Some(&sinks), &how).unwrap();
-        assert_eq!(whole.into_data(), z.into_data(), "all at once, of {dtype:?}");
+        let looks = Looks { scores: true, pattern: true };
+        let whole = kernels::attention([&q, &k, &v], Some(&sinks), &how, looks).unwrap();
+        assert_eq!(whole.scores.unwrap().into_data(), scores.into_data(), "scores at once, of {dtype:?}");
+        assert_eq!(
+            whole.pattern.unwrap().into_data(),
+            pattern.into_data(),
+            "a pattern at once, of {dtype:?}"
+        );
+        assert_eq!(whole.z.into_data(), z.into_data(), "all at once, of {dtype:?}");
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
         softmax::{LogSoftmax, LogSoftmaxSlope, Softmax, SoftmaxSlope},
         top,
     },
-    kernels::{Activation, AttentionScores, RowOp},
+    kernels::{Activation, AttentionScores, RowOp, Seen},
 };
 
 /// A tensor of new values.
@@ -399,7 +399,7 @@ impl PlainOps for Flex {
         v: FloatTensor<Self>,
         sinks: FloatTensor<Self>,
         Given([has_sinks, _]): Given,
-        (how, rounding): (AttentionScores, DType),
+        (how, rounding, seen): (AttentionScores, DType, Arc<Seen>),
     ) -> FloatTensor<Self> {
         let [q, k, v] = [q, k, v].map(forwards);
         let sinks = contiguous(sinks);
@@ -411,7 +411,9 @@ impl PlainOps for Flex {
             _ => Rounding::Not,
         };
         let scoring = Scoring { rounding, ..scoring(&how, has_sinks.then_some(&sinks)) };
-        let z = attention::attention(&q, &k, &v, &scoring);
+        let wanted = [seen.looks.scores, seen.looks.pattern];
+        let (values, z) = attention::attention([&q, &k, &v], &scoring, wanted);
+        seen.leave(values);
         tensor(z, Shape::from(vec![batch, queries, n_heads, v.dims[3]]))
     }
 }

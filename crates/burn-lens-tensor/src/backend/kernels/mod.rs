@@ -18,7 +18,7 @@ use burn::{
 
 use crate::{
     columns::Columns,
-    kernels::{Activation, AttentionScores, RowOp},
+    kernels::{Activation, AttentionScores, RowOp, Seen},
 };
 
 /// Operations with a gradient.
@@ -112,14 +112,14 @@ pub(crate) trait PlainOps: Backend {
     /// Values mixed by a pattern.
     fn attn_mixed(pattern: FloatTensor<Self>, v: FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// All of attention, with scores and pattern rounded to a type.
+    /// All of attention, with scores and pattern rounded to a type and left where they are looked at.
     fn attn_whole(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         sinks: FloatTensor<Self>,
         given: Given,
-        how: (AttentionScores, DType),
+        how: (AttentionScores, DType, Arc<Seen>),
     ) -> FloatTensor<Self>;
 }
 
@@ -229,15 +229,14 @@ pub(crate) fn attention_mixed(pattern: Tensor<4>, v: Tensor<4>) -> Tensor<4> {
     Tensor::from_dispatch(Dispatch::attn_mixed(pattern.into_dispatch(), v.into_dispatch()))
 }
 
-/// All of attention, with scores and pattern rounded to a type.
+/// All of attention, with scores and pattern rounded to a type and left where they are looked at.
 pub(crate) fn attention_whole(
     [q, k, v]: [Tensor<4>; 3],
     sinks: Option<Tensor<1>>,
-    how: AttentionScores,
-    rounding: DType,
+    how: (AttentionScores, DType, Arc<Seen>),
 ) -> Tensor<4> {
     let given = Given([sinks.is_some(), false]);
     let sinks = sinks.unwrap_or_else(|| stand_in(&q)).into_dispatch();
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(Dispatch::attn_whole(q, k, v, sinks, given, (how, rounding)))
+    Tensor::from_dispatch(Dispatch::attn_whole(q, k, v, sinks, given, how))
 }
