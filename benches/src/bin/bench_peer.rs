@@ -22,6 +22,11 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Failure> {
     burn_lens_benches::keep_memory();
+    // On a thread of the pool, as the command runs.
+    Ok(rayon::scope(|_| serve().map_err(|error| error.to_string()))?)
+}
+
+fn serve() -> Result<(), Failure> {
     let folder = std::env::args().nth(1).ok_or("usage: bench-peer CHECKPOINT")?;
     let start = Instant::now();
     let model = from_pretrained(&folder, &LoadOptions::default())?.model;

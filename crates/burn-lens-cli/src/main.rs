@@ -37,13 +37,19 @@ fn main() -> ExitCode {
         let _ = writeln!(anstream::stderr(), "{}", error::internal(info));
     }));
     let progress = Progress::new(cli.quiet);
-    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| run(&cli, &progress)));
+    let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| in_pool(&cli, &progress)));
     progress.clear();
     match outcome {
         Ok(Ok(report)) => finish(print(&report, cli.json)),
         Ok(Err(error)) => fail(&error),
         Err(_) => ExitCode::FAILURE, // the hook has said why
     }
+}
+
+/// Runs on a thread of the pool: kernels start dozens of parallel regions for each token, and one that is started from
+/// outside has to wake two threads.
+fn in_pool(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {
+    rayon::scope(|_| run(cli, progress))
 }
 
 fn run(cli: &Cli, progress: &Progress) -> Result<Report, CliError> {

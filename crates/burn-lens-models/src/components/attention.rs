@@ -273,11 +273,23 @@ impl Attention {
         layer: usize,
         input: AttentionInput,
     ) -> [Tensor<4>; 3] {
-        let [q_fork, k_fork, v_fork] = input.forks;
-        let x = input.shared;
-        let q = hooks.at(HookPoint::AttnQ(layer), self.q.forward(&x, q_fork, self.d_head));
-        let k = hooks.at(HookPoint::AttnK(layer), self.k.forward(&x, k_fork, self.d_head));
-        let v = hooks.at(HookPoint::AttnV(layer), self.v.forward(&x, v_fork, self.d_head));
+        let projections = [&self.q, &self.k, &self.v];
+        let projected = match input.forks {
+            [None, None, None] => {
+                let [batch, pos, _] = input.shared.dims();
+                let results = kernels::linears(&input.shared, projections.map(|to| (&to.w, to.b.as_ref())));
+                let mut heads = projections.into_iter().map(|to| to.heads);
+                results.map(|x| x.reshape([batch, pos, heads.next().unwrap_or_default(), self.d_head]))
+            }
+            forks => {
+                let mut forks = forks.into_iter();
+                projections.map(|to| to.forward(&input.shared, forks.next().flatten(), self.d_head))
+            }
+        };
+        let [q, k, v] = projected;
+        let q = hooks.at(HookPoint::AttnQ(layer), q);
+        let k = hooks.at(HookPoint::AttnK(layer), k);
+        let v = hooks.at(HookPoint::AttnV(layer), v);
         let q = match &self.q_norm {
             None => q,
             Some(norm) => {

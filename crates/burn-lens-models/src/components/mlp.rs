@@ -87,9 +87,10 @@ impl Mlp {
                 self.activated(hooks, layer, pre)
             }
             Some(gate) => {
-                let pre = kernels::linear(x.clone(), gate.w.clone(), gate.b.clone());
+                let maps = [(&gate.w, gate.b.as_ref()), (&self.w_in, self.b_in.as_ref())];
+                let [pre, linear] = kernels::linears(&x, maps);
+                drop(x);
                 let pre = hooks.at(HookPoint::MlpPre(layer), pre);
-                let linear = kernels::linear(x, self.w_in.clone(), self.b_in.clone());
                 let linear = hooks.at(HookPoint::MlpPreLinear(layer), linear);
                 let post = self.act_fn.gated(pre, linear);
                 match &gate.b_post {

@@ -231,16 +231,17 @@ impl<'a> Walk<'a> {
         let neurons = self.rows() * self.dims.d_mlp;
         let x = self.norm(meter, [HookPoint::Ln2Scale(layer), HookPoint::Ln2Normalized(layer)]);
         let pre = meter.make(neurons);
-        let pre = meter.at(HookPoint::MlpPre(layer), pre);
         let gated = self.model.config.mlp.as_ref().is_some_and(|mlp| mlp.kind == MlpKind::Gated);
         let post = if gated {
             let linear = meter.make(neurons);
             meter.drop(x);
+            let pre = meter.at(HookPoint::MlpPre(layer), pre);
             let linear = meter.at(HookPoint::MlpPreLinear(layer), linear);
             let post = meter.change(pre);
             meter.drop(linear);
             post
         } else {
+            let pre = meter.at(HookPoint::MlpPre(layer), pre);
             meter.drop(x);
             meter.change(pre)
         };

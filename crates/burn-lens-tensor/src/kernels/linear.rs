@@ -1,4 +1,4 @@
-//! Products with a weight matrix.
+//! Products with weight matrices.
 
 use burn::tensor::{Tensor, module};
 
@@ -19,4 +19,32 @@ pub fn linear<const D: usize>(x: Tensor<D>, w: Tensor<2>, b: Option<Tensor<1>>) 
     } else {
         module::linear(x, w, b)
     }
+}
+
+/// `x w + b` for each of several matrices: where `x` has few rows, in one parallel region, since starting one takes as
+/// long as reading hundreds of kilobytes. The same bits as [`linear`] gives.
+///
+/// # Shapes
+///
+/// - `x`: `[.., d_in]`, each `w`: `[d_in, d_out]`, `b`: `[d_out]`; returns `[.., d_out]` of each
+#[must_use]
+pub fn linears<const D: usize, const N: usize>(
+    x: &Tensor<D>,
+    maps: [(&Tensor<2>, Option<&Tensor<1>>); N],
+) -> [Tensor<D>; N] {
+    let map = |(w, b): (&Tensor<2>, Option<&Tensor<1>>)| linear(x.clone(), w.clone(), b.cloned());
+    #[cfg(feature = "cpu")]
+    {
+        use rayon::prelude::*;
+
+        /// Above this many rows, products take so long that it does not matter.
+        const FEW: usize = 96;
+        let rows: usize = x.dims()[..D - 1].iter().product();
+        if rows <= FEW && (fused(x, false) || half(x)) {
+            let mut results = maps.map(|of| (of, None));
+            results.par_iter_mut().for_each(|(of, result)| *result = Some(map(*of)));
+            return results.map(|(of, result)| result.unwrap_or_else(|| map(of)));
+        }
+    }
+    maps.map(map)
 }

@@ -26,7 +26,7 @@ use crate::backend;
 pub use activation::{Activation, activation, gated};
 pub(crate) use attention::Seen;
 pub use attention::{Attended, AttentionScores, Looks, Sight, attention, mixed, pattern, scores};
-pub use linear::linear;
+pub use linear::{linear, linears};
 pub use loss::negative_log_likelihood;
 pub use norm::{affine, centered, normalized, rescaled, root_mean_square};
 pub use placed::placed;

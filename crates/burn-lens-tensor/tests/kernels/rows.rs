@@ -190,6 +190,27 @@ fn products_with_a_matrix() {
 }
 
 #[test]
+fn products_with_several_matrices_are_those_with_each() {
+    each_path(|path| {
+        for rows in [1, 3, 96, 97] {
+            let x = random(16, [1, rows, 70], 1.0);
+            let weights =
+                [(17, 300), (18, 20), (19, 4)].map(|(seed, columns)| random(seed, [70, columns], 1.0));
+            let bias = random(20, [300], 1.0);
+            for of in [0, 1] {
+                let [w, v, u] = [0, 1, 2].map(|at| &weights[at][of]);
+                let maps = [(w, Some(&bias[of])), (v, None), (u, None)];
+                let expected = maps.map(|(w, b)| kernels::linear(x[of].clone(), w.clone(), b.cloned()));
+                let found = kernels::linears(&x[of], maps);
+                for (found, expected) in found.into_iter().zip(expected) {
+                    assert_eq!(found.into_data(), expected.into_data(), "{rows} rows, {of}, on {path:?}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn neither_instructions_nor_threads_change_a_bit() {
     let [x, _] = random(13, [50, 1003], 5.0);
     let [w, _] = random(14, [1003, 700], 1.0);
