@@ -13,19 +13,22 @@ use burn_lens_hooks::{CacheOptions, HookPoint, HookedModel as _, Input, ReturnTy
 use burn_lens_models::{
     AttentionPath, HookedTransformer, PlannedRun, architecture_config, random_parameters,
 };
-use burn_lens_tensor::{DeviceSpec, FloatType, Slice};
+use burn_lens_tensor::{DeviceSpec, FloatType, Slice, kernels};
 
 /// The system's allocator, and how many bytes it gave out.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// Allocations that are large enough for an activation of the runs here.
+static ACTIVATIONS: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: every call goes to the system's allocator as it is.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(live, Ordering::Relaxed);
+        ACTIVATIONS.fetch_add(usize::from(layout.size() >= 128 * 1024), Ordering::Relaxed);
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
@@ -66,11 +69,21 @@ fn points(model: &HookedTransformer, names: &[&str]) -> Vec<HookPoint> {
     names.iter().flat_map(|&name| Selector::from(name).resolve(&firing).unwrap()).collect()
 }
 
+/// Two prompts of 200 tokens.
+fn input(model: &HookedTransformer) -> Input {
+    let ids: Vec<i64> = (0..2 * 200).map(|at| at * 37 % 1500).collect();
+    Input::from(Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 200]), &model.device()))
+}
+
+/// Allocates what threads allocate once: room for products of many rows.
+fn warm_up(model: &HookedTransformer) {
+    let x = Tensor::<2>::zeros([128, 128], (&model.device(), model.dtype()));
+    rayon::broadcast(|_| drop(kernels::linear(x.clone(), x.clone(), None)));
+}
+
 /// Bytes that a run takes at most, with what it returns.
 fn measured(model: &HookedTransformer, options: &RunOptions, kept: &[HookPoint], pos: &Slice) -> usize {
-    let ids: Vec<i64> = (0..2 * 200).map(|at| at * 37 % 1500).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [2, 200]), &model.device());
-    let input = Input::from(tokens);
+    let input = input(model);
     let run = || {
         if kept.is_empty() {
             model.run_with_hooks(&input, options, vec![]).map(|output| (output, None)).unwrap()
@@ -80,6 +93,7 @@ fn measured(model: &HookedTransformer, options: &RunOptions, kept: &[HookPoint],
             (output, Some(cache))
         }
     };
+    warm_up(model);
     drop(run()); // what is allocated once for all runs
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
@@ -117,6 +131,28 @@ fn the_planned_peak_is_the_measured_one() {
         check(&on("last logits"), &model, &last, &[], &Slice::All);
         let nothing = RunOptions::returning(ReturnType::None);
         check(&on("no logits"), &model, &nothing, &streams, &Slice::All);
+    }
+}
+
+#[test]
+fn a_run_leaves_nothing_and_takes_one_buffer_for_each_activation() {
+    /// What threads that wait for work may take or give back meanwhile.
+    const BESIDE: usize = 64 * 1024;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, config) in [("gpt2", GPT2), ("llama", LLAMA)] {
+        let model = model(config);
+        let input = input(&model);
+        let run = || drop(model.run_with_hooks(&input, &RunOptions::default(), vec![]).unwrap());
+        warm_up(&model);
+        run(); // what is allocated once for all runs
+        let (live, made) = (LIVE.load(Ordering::Relaxed), ACTIVATIONS.load(Ordering::Relaxed));
+        run();
+        let made = ACTIVATIONS.load(Ordering::Relaxed) - made;
+        assert!(LIVE.load(Ordering::Relaxed).abs_diff(live) <= BESIDE, "{name}: something stays");
+        // Per block two norms, queries, keys, values, z, what both halves write, and neurons (two with a gate);
+        // beside them embeddings, the last norm and logits.
+        let most = 10 * model.config().n_layers + 4;
+        assert!(made <= most, "{name}: {made} buffers");
     }
 }
 
