@@ -273,20 +273,23 @@ impl Attention {
         layer: usize,
         input: AttentionInput,
     ) -> [Tensor<4>; 3] {
-        let projections = [&self.q, &self.k, &self.v];
-        let projected = match input.forks {
+        let x = &input.shared;
+        let [q, k, v] = match input.forks {
             [None, None, None] => {
-                let [batch, pos, _] = input.shared.dims();
-                let results = kernels::linears(&input.shared, projections.map(|to| (&to.w, to.b.as_ref())));
-                let mut heads = projections.into_iter().map(|to| to.heads);
-                results.map(|x| x.reshape([batch, pos, heads.next().unwrap_or_default(), self.d_head]))
+                let maps = [&self.q, &self.k, &self.v].map(|to| (&to.w, to.b.as_ref()));
+                let [q, k, v] = kernels::linears(x, maps);
+                [
+                    self.q.by_head(q, self.d_head),
+                    self.k.by_head(k, self.d_head),
+                    self.v.by_head(v, self.d_head),
+                ]
             }
-            forks => {
-                let mut forks = forks.into_iter();
-                projections.map(|to| to.forward(&input.shared, forks.next().flatten(), self.d_head))
-            }
+            [on_q, on_k, on_v] => [
+                self.q.forward(x, on_q, self.d_head),
+                self.k.forward(x, on_k, self.d_head),
+                self.v.forward(x, on_v, self.d_head),
+            ],
         };
-        let [q, k, v] = projected;
         let q = hooks.at(HookPoint::AttnQ(layer), q);
         let k = hooks.at(HookPoint::AttnK(layer), k);
         let v = hooks.at(HookPoint::AttnV(layer), v);
@@ -424,13 +427,20 @@ impl Parts<'_> {
 impl Projection {
     /// # Shapes
     ///
+    /// - `x`: `[batch, pos, heads·d_head]`; returns `[batch, pos, heads, d_head]`
+    fn by_head(&self, x: Tensor<3>, d_head: usize) -> Tensor<4> {
+        let [batch, pos, _] = x.dims();
+        x.reshape([batch, pos, self.heads, d_head])
+    }
+
+    /// # Shapes
+    ///
     /// - `shared`: `[batch, pos, d_model]`, `fork`: `[batch, pos, heads, d_model]`
     /// - returns: `[batch, pos, heads, d_head]`
     fn forward(&self, shared: &Tensor<3>, fork: Option<Tensor<4>>, d_head: usize) -> Tensor<4> {
         let [batch, pos, d_model] = shared.dims();
-        let shape = [batch, pos, self.heads, d_head];
         let Some(fork) = fork else {
-            return kernels::linear(shared.clone(), self.w.clone(), self.b.clone()).reshape(shape);
+            return self.by_head(kernels::linear(shared.clone(), self.w.clone(), self.b.clone()), d_head);
         };
         let fork = fork.permute([2, 0, 1, 3]).reshape([self.heads, batch * pos, d_model]);
         let w = self.w.clone().reshape([d_model, self.heads, d_head]).permute([1, 0, 2]);
