@@ -86,10 +86,8 @@ impl PlainGpt2 {
         let [batch, pos, d_model] = resid.dims();
         let d_head = d_model / self.n_heads;
         let x = self.norm(&block.ln1, resid.clone());
-        let heads = |(w, b): &(Tensor<2>, Tensor<1>)| {
-            kernels::linear(x.clone(), w.clone(), Some(b.clone())).reshape([batch, pos, self.n_heads, d_head])
-        };
-        let [q, k, v] = [heads(&block.qkv[0]), heads(&block.qkv[1]), heads(&block.qkv[2])];
+        let maps = block.qkv.each_ref().map(|(w, b)| (w, Some(b)));
+        let [q, k, v] = kernels::linears(&x, maps).map(|x| x.reshape([batch, pos, self.n_heads, d_head]));
         let sight = Sight { first: 0, causal: true, window: None, tokens: None };
         let how = AttentionScores { scale: (d_head as f64).sqrt(), soft_cap: None, slopes: None, sight };
         let (k, v) = (k.swap_dims(1, 2), v.swap_dims(1, 2));

@@ -202,7 +202,7 @@ impl<'a> Hooks<'a> {
     /// computed at all.
     #[must_use]
     pub fn wants(&self, point: HookPoint) -> bool {
-        self.active && (self.may_change(point) || self.keeps(point))
+        self.may_change(point) || self.keeps(point)
     }
 
     /// Whether what follows `point` may depend on what happens there, and not on the activation alone: what decides if

@@ -3,8 +3,8 @@
 //! Hook points, in the order they fire: `hook_q`, `hook_k`, `hook_v`, `q_norm.*`, `k_norm.*`,
 //! `hook_rot_q`, `hook_rot_k`, `hook_attn_scores`, `hook_pattern`, `hook_z`, `hook_result`.
 //!
-//! Where nobody asks for scores or pattern they are never stored, if the device has a kernel for
-//! that: the result is the same to the last bit.
+//! Where hooks change neither scores nor pattern, all is computed at once, if the device has a kernel for
+//! that, and they are stored only where they are kept: the result is the same to the last bit.
 //!
 //! Grouped queries are multiplied with their shared keys and values without repeating these:
 //! the query heads of a group are stacked along the position axis.

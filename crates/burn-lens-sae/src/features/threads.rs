@@ -22,7 +22,8 @@ pub(super) fn divide(weights: impl IntoIterator<Item = usize> + Clone, n: usize)
     ranges
 }
 
-/// Runs each task on a thread of its own; the last one here.
+/// Runs each task on a thread of its own; the last one here. `work` must not need rayon's pool: what waits here may be
+/// the only thread of it.
 pub(super) fn run<T: Send, R: Send>(tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     let work = &work;
     std::thread::scope(|scope| {

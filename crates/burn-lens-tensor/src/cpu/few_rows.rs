@@ -15,10 +15,13 @@ use super::{
     rows::{LANES, total},
 };
 
+/// Up to how many rows this is the faster way, with row-major weights.
+pub(crate) const MOST: usize = 96;
+
 /// Up to how many rows this is the faster way.
 pub(super) fn most<E>(w: &Operand<'_, E>) -> usize {
     match w {
-        Operand::Rows(_) => 96,
+        Operand::Rows(_) => MOST,
         Operand::Columns(_) => 24,
     }
 }

@@ -13,7 +13,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
-mod few_rows;
+pub(crate) mod few_rows;
 pub(crate) mod half;
 pub(crate) mod loss;
 mod math;

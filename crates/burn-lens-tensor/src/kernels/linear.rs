@@ -37,10 +37,11 @@ pub fn linears<const D: usize, const N: usize>(
     {
         use rayon::prelude::*;
 
-        /// Above this many rows, products take so long that it does not matter.
-        const FEW: usize = 96;
+        use crate::cpu::few_rows::MOST;
+
         let rows: usize = x.dims()[..D - 1].iter().product();
-        if rows <= FEW && (fused(x, false) || half(x)) {
+        // Products of more rows take so long that it does not matter.
+        if rows <= MOST && (fused(x, false) || half(x)) {
             let mut results = maps.map(|of| (of, None));
             results.par_iter_mut().for_each(|(of, result)| *result = Some(map(*of)));
             return results.map(|(of, result)| result.unwrap_or_else(|| map(of)));
