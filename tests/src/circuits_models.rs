@@ -109,7 +109,7 @@ fn the_effective_embedding_is_the_first_mlp_on_each_token() {
                 let (_, cache) = model
                     .run(&(&tokens).into(), &RunOptions::default(), silent.map(zero).collect(), &names)
                     .unwrap();
-                cache.get(point).unwrap().clone()
+                cache.get(point).unwrap()
             };
             let AnyTensor::Float3(stream) = embedded(HookPoint::ResidPost(0)) else { panic!("a stream") };
             let rows = Tensor::cat(vec![found.clone().narrow(0, 3, 1), found.narrow(0, 5, 1)], 0);

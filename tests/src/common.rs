@@ -1,6 +1,6 @@
 //! Loading fixtures and running them.
 
-use std::path::Path;
+use std::{borrow::Borrow, path::Path};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_lens::{
@@ -57,8 +57,8 @@ pub(crate) fn cached(model: &HookedTransformer, tokens: &Tensor<2, Int>, names: 
     model.run_with_cache(&tokens.into(), &RunOptions::default(), &options).unwrap().1
 }
 
-pub(crate) fn data(any: &AnyTensor) -> TensorData {
-    any.clone().into_data().unwrap()
+pub(crate) fn data(any: impl Borrow<AnyTensor>) -> TensorData {
+    any.borrow().clone().into_data().unwrap()
 }
 
 /// `data` with another shape of as many values: TransformerLens flattens some activations.

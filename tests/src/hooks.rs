@@ -1,6 +1,6 @@
 //! How hooks and caches behave.
 
-use burn_lens::{hooks::RunError, prelude::*};
+use burn_lens::{hooks::RunError, prelude::*, tensor::kernels};
 
 use crate::common::{cached, data, logits, open, run};
 
@@ -214,6 +214,56 @@ fn the_batch_axis_is_removed_from_one_prompt_only() {
     let both = cached(&model, &tokens, &[]).apply_slice_to_batch_dim(&Slice::Index(0)).unwrap();
     for (point, value) in cache.iter() {
         assert_eq!(value.shape(), both.get(point).unwrap().shape());
+    }
+}
+
+#[test]
+fn a_pattern_beside_scores_is_the_one_that_is_stored_alone() {
+    // Plain, soft-capped with windows, with sinks, with ALiBi, and grouped with rotary.
+    for name in ["tl-ln", "gemma2", "tl-sinks", "tl-alibi", "mistral", "phi3-sliding-tied"] {
+        for dtype in [FloatType::F32, FloatType::Bf16, FloatType::F64] {
+            let (model, golden) = open(name, dtype);
+            let tokens = golden.ints("tokens", &model.device());
+            let [batch, pos] = tokens.dims();
+            let padded = Tensor::<2, Int>::ones([batch, pos], &model.device());
+            let padded = padded.slice_assign([0..1, 0..2], Tensor::zeros([1, 2], &model.device()));
+            for attention_mask in [None, Some(padded)] {
+                let run = RunOptions { attention_mask, ..RunOptions::default() };
+                let keep = |options: &CacheOptions| {
+                    model.run_with_cache(&(&tokens).into(), &run, options).unwrap().1
+                };
+                let both = keep(&CacheOptions::names(["*hook_attn_scores", "*hook_pattern"]));
+                let alone = keep(&CacheOptions::names(["*hook_pattern"]));
+                let bytes = alone.num_bytes();
+                let derived = kernels::available_rounded(&model.device(), model.dtype());
+                assert_eq!(both.num_bytes(), if derived { bytes } else { 2 * bytes }, "{name}");
+                let first =
+                    |cache: ActivationCache| cache.apply_slice_to_batch_dim(&Slice::Index(0)).unwrap();
+                let mut other = both.clone();
+                for (point, value) in alone.iter() {
+                    assert_eq!(data(both.get(point).unwrap()), data(&value), "{name} {dtype:?} {point}");
+                    let scores = HookPoint::AttnScores(point.layer().unwrap());
+                    let replaced = other.get(scores).unwrap().cast(FloatType::F64);
+                    other.insert(scores, replaced);
+                    assert_eq!(
+                        data(other.get(point).unwrap()),
+                        data(&value),
+                        "{name}: after an edit of scores"
+                    );
+                }
+                let (other, cast) = (first(both.clone()), both.cast(FloatType::F64));
+                for (point, value) in alone.iter() {
+                    assert_eq!(
+                        data(cast.get(point).unwrap()),
+                        data(value.clone().cast(FloatType::F64)),
+                        "{name}"
+                    );
+                }
+                for (point, value) in first(alone).iter() {
+                    assert_eq!(data(other.get(point).unwrap()), data(value), "{name}: of one prompt");
+                }
+            }
+        }
     }
 }
 

@@ -9,7 +9,11 @@ use burn_lens_tensor::{
 };
 use indexmap::IndexMap;
 
-use crate::{HookPoint, RunError, act_name::parse_act_name};
+use crate::{
+    HookPoint, RunError,
+    act_name::parse_act_name,
+    kept::{self, Kept},
+};
 
 /// Suffix of a gradient's name: `blocks.0.hook_resid_pre_grad`.
 const GRAD: &str = "_grad";
@@ -52,10 +56,11 @@ impl From<(&str, isize, &str)> for CacheKey {
 
 /// The activations of one run, in firing order.
 ///
-/// Values are shared with the run, not copied, and no later edit changes them.
+/// Values are shared with the run, not copied, and no later edit changes them. A pattern beside whole scores is not
+/// stored: each time that somebody asks for it, it is computed from them, to the same bits.
 #[derive(Clone, Debug, Default)]
 pub struct ActivationCache {
-    values: IndexMap<HookPoint, AnyTensor>,
+    values: IndexMap<HookPoint, Kept>,
     grads: IndexMap<HookPoint, AnyTensor>,
     n_layers: usize,
     has_batch_dim: bool,
@@ -65,6 +70,11 @@ impl ActivationCache {
     /// A cache of `values`, of a model with `n_layers` blocks.
     #[must_use]
     pub fn new(values: IndexMap<HookPoint, AnyTensor>, n_layers: usize) -> Self {
+        let values = values.into_iter().map(|(point, value)| (point, Kept::Stored(value))).collect();
+        Self::of_kept(values, n_layers)
+    }
+
+    pub(crate) fn of_kept(values: IndexMap<HookPoint, Kept>, n_layers: usize) -> Self {
         Self { values, grads: IndexMap::new(), n_layers, has_batch_dim: true }
     }
 
@@ -90,7 +100,7 @@ impl ActivationCache {
     /// # Errors
     ///
     /// If no hook has that name, or it was not kept.
-    pub fn get(&self, key: impl Into<CacheKey>) -> Result<&AnyTensor, RunError> {
+    pub fn get(&self, key: impl Into<CacheKey>) -> Result<AnyTensor, RunError> {
         let key = key.into();
         if let CacheKey::Name(name) = &key
             && let Some(name) = name.strip_suffix(GRAD)
@@ -98,7 +108,7 @@ impl ActivationCache {
             return self.grad(name);
         }
         let point = self.point(&key)?;
-        self.values.get(&point).ok_or_else(|| not_cached(&self.values, point, ""))
+        kept::value(&self.values, point).ok_or_else(|| not_cached(self.values.keys(), point, ""))
     }
 
     /// The gradient of the metric with respect to the activation under `key`.
@@ -106,9 +116,9 @@ impl ActivationCache {
     /// # Errors
     ///
     /// As [`ActivationCache::get`].
-    pub fn grad(&self, key: impl Into<CacheKey>) -> Result<&AnyTensor, RunError> {
+    pub fn grad(&self, key: impl Into<CacheKey>) -> Result<AnyTensor, RunError> {
         let point = self.point(&key.into())?;
-        self.grads.get(&point).ok_or_else(|| not_cached(&self.grads, point, GRAD))
+        self.grads.get(&point).cloned().ok_or_else(|| not_cached(self.grads.keys(), point, GRAD))
     }
 
     /// The activation under `key` as a tensor of known rank.
@@ -118,7 +128,7 @@ impl ActivationCache {
     /// As [`ActivationCache::get`], or if it is of another rank.
     pub fn tensor<T: TypedTensor>(&self, key: impl Into<CacheKey>) -> Result<T, RunError> {
         let key = key.into();
-        let any = self.get(key.clone())?.clone();
+        let any = self.get(key.clone())?;
         let point = self.point(&key);
         T::from_any(any).map_err(|source| match point {
             Ok(point) => RunError::HookRank { point, source },
@@ -128,7 +138,8 @@ impl ActivationCache {
 
     /// Adds or replaces an activation, for instance one derived from others.
     pub fn insert(&mut self, point: HookPoint, value: AnyTensor) {
-        self.values.insert(point, value);
+        self.store(|from| from == point);
+        self.values.insert(point, Kept::Stored(value));
     }
 
     /// Whether an activation was kept.
@@ -167,44 +178,76 @@ impl ActivationCache {
     }
 
     /// The activations, in firing order.
-    pub fn iter(&self) -> impl Iterator<Item = (HookPoint, &AnyTensor)> {
-        self.values.iter().map(|(&point, value)| (point, value))
+    pub fn iter(&self) -> impl Iterator<Item = (HookPoint, AnyTensor)> + '_ {
+        self.keys().filter_map(|point| Some((point, kept::value(&self.values, point)?)))
     }
 
     /// The gradients, in firing order.
-    pub fn grads(&self) -> impl Iterator<Item = (HookPoint, &AnyTensor)> {
-        self.grads.iter().map(|(&point, value)| (point, value))
+    pub fn grads(&self) -> impl Iterator<Item = (HookPoint, AnyTensor)> + '_ {
+        self.grads.iter().map(|(&point, value)| (point, value.clone()))
     }
 
-    /// The bytes that its values take.
+    /// The bytes that it takes; what is computed on demand takes none.
     #[must_use]
     pub fn num_bytes(&self) -> usize {
-        self.values.values().chain(self.grads.values()).map(AnyTensor::num_bytes).sum()
+        let stored = self.values.values().filter_map(|kept| match kept {
+            Kept::Stored(value) => Some(value),
+            Kept::Derived(_) => None,
+        });
+        stored.chain(self.grads.values()).map(AnyTensor::num_bytes).sum()
     }
 
+    /// Everything stored.
+    fn materialized(mut self) -> Self {
+        self.store(|_| true);
+        self
+    }
+
+    /// Stores what is computed from activations that `from` takes.
+    fn store(&mut self, from: impl Fn(HookPoint) -> bool) {
+        let derived = |kept: &Kept| matches!(kept, Kept::Derived(derived) if from(derived.from));
+        let points: Vec<_> =
+            self.values.iter().filter(|(_, kept)| derived(kept)).map(|(&at, _)| at).collect();
+        for point in points {
+            if let Some(value) = kept::value(&self.values, point) {
+                self.values.insert(point, Kept::Stored(value));
+            }
+        }
+    }
+
+    /// Every tensor that is stored, changed.
     fn map(self, f: impl Fn(HookPoint, AnyTensor) -> Result<AnyTensor, RunError>) -> Result<Self, RunError> {
-        let each = |map: IndexMap<HookPoint, AnyTensor>| {
-            map.into_iter().map(|(point, x)| Ok((point, f(point, x)?))).collect::<Result<_, RunError>>()
+        let change = |(point, kept)| match kept {
+            Kept::Stored(x) => Ok((point, Kept::Stored(f(point, x)?))),
+            derived @ Kept::Derived(_) => Ok((point, derived)),
         };
-        Ok(Self { values: each(self.values)?, grads: each(self.grads)?, ..self })
+        let values = self.values.into_iter().map(change).collect::<Result<_, RunError>>()?;
+        let grads = self.grads.into_iter().map(|(point, x)| Ok((point, f(point, x)?)));
+        Ok(Self { values, grads: grads.collect::<Result<_, RunError>>()?, ..self })
     }
 
     /// Moves every tensor to `device`.
     #[must_use]
-    pub fn to(mut self, device: &Device) -> Self {
-        for value in self.values.values_mut().chain(self.grads.values_mut()) {
-            *value = value.clone().to_device(device);
-        }
-        self
+    pub fn to(self, device: &Device) -> Self {
+        self.each(|x| x.to_device(device))
     }
 
     /// Casts every float tensor.
     #[must_use]
-    pub fn cast(mut self, dtype: FloatType) -> Self {
-        for value in self.values.values_mut().chain(self.grads.values_mut()) {
-            *value = value.clone().cast(dtype);
+    pub fn cast(self, dtype: FloatType) -> Self {
+        self.each(|x| x.cast(dtype))
+    }
+
+    fn each(self, f: impl Fn(AnyTensor) -> AnyTensor) -> Self {
+        let mut all = self.materialized();
+        let stored = all.values.values_mut().filter_map(|kept| match kept {
+            Kept::Stored(value) => Some(value),
+            Kept::Derived(_) => None,
+        });
+        for value in stored.chain(all.grads.values_mut()) {
+            *value = f(value.clone());
         }
-        self
+        all
     }
 
     /// Removes the batch axis of every activation.
@@ -238,7 +281,7 @@ impl ActivationCache {
         if !self.has_batch_dim {
             return Err(RunError::Options("this cache has no batch axis to slice".to_owned()));
         }
-        let cache = self.map(|point, x| match point.batch_axis() {
+        let cache = self.materialized().map(|point, x| match point.batch_axis() {
             None => Ok(x),
             Some(axis) => x.slice_axis(axis, slice).map_err(|source| RunError::Slice { point, source }),
         })?;
@@ -254,7 +297,7 @@ impl ActivationCache {
     pub fn to_tensors(&self) -> Result<Vec<(String, TensorData)>, RunError> {
         let values = self.iter().map(|(point, value)| (point.to_string(), value));
         let grads = self.grads().map(|(point, value)| (format!("{point}{GRAD}"), value));
-        values.chain(grads).map(|(name, value)| Ok((name, value.clone().into_data()?))).collect()
+        values.chain(grads).map(|(name, value)| Ok((name, value.into_data()?))).collect()
     }
 
     /// A cache from named tensors, the inverse of [`ActivationCache::to_tensors`].
@@ -267,25 +310,25 @@ impl ActivationCache {
         n_layers: usize,
         device: &Device,
     ) -> Result<Self, RunError> {
-        let mut cache = Self::new(IndexMap::new(), n_layers);
+        let (mut values, mut grads) = (IndexMap::new(), IndexMap::new());
+        let mut has_batch_dim = true;
         for (name, data) in tensors {
             let (target, plain) = match name.strip_suffix(GRAD) {
-                Some(plain) => (&mut cache.grads, plain),
-                None => (&mut cache.values, name.as_str()),
+                Some(plain) => (&mut grads, plain),
+                None => (&mut values, name.as_str()),
             };
             let point: HookPoint = plain.parse()?;
             let value =
                 AnyTensor::from_data(data, device).map_err(|source| RunError::HookRank { point, source })?;
             if value.rank() + 1 == point.axes().len() {
-                cache.has_batch_dim = false;
+                has_batch_dim = false;
             }
             target.insert(point, value);
         }
-        let order =
-            |map: &mut IndexMap<HookPoint, AnyTensor>| map.sort_by_key(|point, _| firing_order(*point));
-        order(&mut cache.values);
-        order(&mut cache.grads);
-        Ok(cache)
+        for map in [&mut values, &mut grads] {
+            map.sort_by_key(|point, _| firing_order(*point));
+        }
+        Ok(Self { has_batch_dim, ..Self::new(values, n_layers).with_grads(grads) })
     }
 }
 
@@ -302,8 +345,8 @@ fn firing_order(point: HookPoint) -> (usize, usize, HookPoint) {
     (group, point.layer().unwrap_or(0), point)
 }
 
-fn not_cached(map: &IndexMap<HookPoint, AnyTensor>, point: HookPoint, suffix: &str) -> RunError {
+fn not_cached<'a>(kept: impl Iterator<Item = &'a HookPoint>, point: HookPoint, suffix: &str) -> RunError {
     let name = format!("{point}{suffix}");
-    let nearest = nearest(&name, map.keys().map(|point| format!("{point}{suffix}")));
+    let nearest = nearest(&name, kept.map(|point| format!("{point}{suffix}")));
     RunError::NotCached { name, nearest }
 }

@@ -6,13 +6,16 @@ use std::{
 };
 
 use burn_lens_tensor::{
-    AnyTensor, FloatType, Slice, SliceError, TypedTensor, burn::tensor::Device, grad_hook,
+    AnyTensor, FloatType, Slice, SliceError, TypedTensor,
+    burn::tensor::{Device, Tensor},
+    grad_hook,
 };
 use indexmap::IndexMap;
 
 use crate::{
     CacheOptions, HookPoint, HookRegistry, RunError,
     hook::{Action, ContextValues, ForwardFn, GradFn, Hook, HookContext, HookFailure, SpliceFn},
+    kept::{Derived, Kept},
     registry::Installed,
     selector::Firing,
 };
@@ -34,7 +37,7 @@ pub(crate) struct Sink {
     pub pos_slice: Slice,
     pub device: Option<Device>,
     pub dtype: Option<FloatType>,
-    pub values: IndexMap<HookPoint, AnyTensor>,
+    pub values: IndexMap<HookPoint, Kept>,
 }
 
 /// Gradients as they arrive in the backward pass.
@@ -155,7 +158,7 @@ impl<'a> Hooks<'a> {
     }
 
     /// Takes what was kept, after the run.
-    pub(crate) fn take_kept(&mut self) -> IndexMap<HookPoint, AnyTensor> {
+    pub(crate) fn take_kept(&mut self) -> IndexMap<HookPoint, Kept> {
         self.sink.as_mut().map(|sink| std::mem::take(&mut sink.values)).unwrap_or_default()
     }
 
@@ -218,6 +221,31 @@ impl<'a> Hooks<'a> {
 
     fn keeps(&self, point: HookPoint) -> bool {
         self.sink.as_ref().is_some_and(|sink| sink.points.contains(&point))
+    }
+
+    /// Whether `point` is only kept, and can be computed for whoever asks from what is kept at `from`, whole and as it is.
+    #[must_use]
+    pub fn may_derive(&self, point: HookPoint, from: HookPoint) -> bool {
+        !self.may_change(point)
+            && self.sink.as_ref().is_some_and(|sink| {
+                let whole = sink.pos_slice == Slice::All && sink.device.is_none() && sink.dtype.is_none();
+                whole && sink.points.contains(&point) && sink.points.contains(&from)
+            })
+    }
+
+    /// In place of the activation at `point`, where [`Hooks::may_derive`] says so: keeps how to compute it from the one
+    /// at `from`, which has been there already.
+    pub fn derive(
+        &mut self,
+        point: HookPoint,
+        from: HookPoint,
+        compute: impl Fn(Tensor<4>) -> Tensor<4> + Send + Sync + 'static,
+    ) {
+        if let Some(sink) = &mut self.sink
+            && self.error.is_none()
+        {
+            sink.values.insert(point, Kept::Derived(Derived { from, compute: Arc::new(compute) }));
+        }
     }
 
     /// The activation at `point`, after its hooks.
@@ -284,7 +312,7 @@ impl<'a> Hooks<'a> {
         }
         if let Some(sink) = self.sink.as_mut().filter(|sink| sink.points.contains(&point)) {
             let value = sink.prepared(point, x.clone())?;
-            sink.values.insert(point, value);
+            sink.values.insert(point, Kept::Stored(value));
         }
         // Taken out while they run: they call the hooks themselves.
         let Some(mut splices) = self.splices.remove(&point) else { return Ok((x, changed)) };

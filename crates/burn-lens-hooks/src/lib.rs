@@ -17,6 +17,7 @@ mod error;
 mod hook;
 mod hook_point;
 mod hooks;
+mod kept;
 mod model;
 mod param;
 mod partial;

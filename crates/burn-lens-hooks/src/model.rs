@@ -188,7 +188,7 @@ pub trait HookedModel {
         hooks.finish(self.registry())?;
         let output = output?;
         let values = hooks.take_kept();
-        let mut kept = ActivationCache::new(values, self.dims().n_layers);
+        let mut kept = ActivationCache::of_kept(values, self.dims().n_layers);
         if let (Some(metric), Some(received)) = (&cache.backward, grads) {
             let metric = metric(&output)?;
             if !metric.is_tracked() {

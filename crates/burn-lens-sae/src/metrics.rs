@@ -131,7 +131,7 @@ impl SaeEvaluation {
         let excluded = &self.spliced.exclude_tokens;
         let counted: Vec<bool> =
             real.iter().zip(&ids).map(|(&real, id)| real && !excluded.contains(id)).collect();
-        self.activations(cache.get(self.from)?, cache.get(self.to)?, &counted)?;
+        self.activations(&cache.get(self.from)?, &cache.get(self.to)?, &counted)?;
         if pos > 1 {
             let logits = [clean.into_logits()?, spliced.into_logits()?, zeroed.into_logits()?];
             let counted = |row: usize| row % pos + 1 < pos && real[row] && real[row + 1];

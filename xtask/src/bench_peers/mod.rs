@@ -60,7 +60,7 @@ const WORKS: &[Work] = &[
     work("logits", 1, 1024, Peer::TransformerLens),
     work("logits", 8, 128, Peer::TransformerLens),
     Work { name: "cache", batch: 1, pos: 1024, peer: Peer::TransformerLens, memory: true },
-    work("cache", 8, 128, Peer::TransformerLens),
+    Work { name: "cache", batch: 8, pos: 128, peer: Peer::TransformerLens, memory: true },
     work("cache", 1, 128, Peer::TransformerLens),
     work("cache-resid", 8, 128, Peer::TransformerLens),
     work("last", 8, 128, Peer::HuggingFace),

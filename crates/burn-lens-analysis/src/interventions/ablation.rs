@@ -131,7 +131,7 @@ impl Ablation {
             Self::Resample(reference, seed) => (reference, Some(*seed)),
         };
         let places = reference.places(point)?;
-        let tensor = match reference.cache.get(point)?.clone() {
+        let tensor = match reference.cache.get(point)? {
             AnyTensor::Float3(x) => chosen(x, &places, seed.map(|seed| (seed, [batch, pos]))),
             AnyTensor::Float4(x) => {
                 let [rows, len, heads, width] = x.dims();

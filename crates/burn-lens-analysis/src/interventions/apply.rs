@@ -77,8 +77,8 @@ impl Bound {
                     "a subspace is set to the values of a run or a tensor, not to a number".to_owned();
                 return Err(AnalysisError::Refused { what: "an intervention", reason });
             }
-            Edit::Replace(values) => (BoundEdit::Replace(whole(point, values, activation)?), Some(values)),
-            Edit::Add(values, factor) => (BoundEdit::Add(whole(point, values, activation)?, *factor), None),
+            Edit::Replace(values) => (BoundEdit::Replace(whole(point, values, &activation)?), Some(values)),
+            Edit::Add(values, factor) => (BoundEdit::Add(whole(point, values, &activation)?, *factor), None),
             Edit::Subspace(values, basis) => {
                 let width = shape.last().copied().unwrap_or(0);
                 if basis.dims()[0] != width {
@@ -88,7 +88,7 @@ impl Bound {
                         found: basis.dims().to_vec(),
                     });
                 }
-                (BoundEdit::Subspace(whole(point, values, activation)?, basis.clone()), None)
+                (BoundEdit::Subspace(whole(point, values, &activation)?, basis.clone()), None)
             }
         };
         let (batch_axis, pos_axis) = axes(point)?;
@@ -233,7 +233,7 @@ fn unsupported(point: HookPoint, shape: &[usize]) -> RunError {
 /// Values in the shape of the whole activation.
 fn whole(point: HookPoint, values: &Values, like: &AnyTensor) -> Result<AnyTensor, AnalysisError> {
     let tensor = match values {
-        Values::Run(cache) => cache.get(point)?.clone(),
+        Values::Run(cache) => cache.get(point)?,
         Values::Tensor(tensor) => tensor.clone(),
         Values::Fill(_) => return Err(unsupported(point, &[]).into()),
     };
@@ -270,7 +270,7 @@ impl Differences {
         let map = match self.0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(free) => {
-                let other = whole(point, &Values::Run(Arc::clone(other)), base.get(point)?)?;
+                let other = whole(point, &Values::Run(Arc::clone(other)), &base.get(point)?)?;
                 free.insert(Map::new(base.get(point)?.clone(), other)?)
             }
         };

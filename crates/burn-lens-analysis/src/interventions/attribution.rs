@@ -34,7 +34,7 @@ impl<M: HookedModel + ?Sized> Engine<'_, M> {
             let mut values = base.clone();
             for one in cell {
                 let bound = Bound::new(one, &cache, &mut differences)?;
-                for part in bound.slopes(cache.get(one.at)?, cache.grad(one.at)?)? {
+                for part in bound.slopes(&cache.get(one.at)?, &cache.grad(one.at)?)? {
                     let changes = to_host(part.1)?;
                     for (row, change) in part.0.zip(changes) {
                         // A metric of one value for all prompts has their sum.

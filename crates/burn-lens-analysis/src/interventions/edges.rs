@@ -355,11 +355,11 @@ pub(super) fn of_head(x: Tensor<4>, head: usize) -> Tensor<3> {
 
 fn gradient(cache: &ActivationCache, receiver: Receiver, last: HookPoint) -> Result<Tensor<3>, RunError> {
     let whole = |point: HookPoint| -> Result<Tensor<3>, RunError> {
-        cache.grad(point)?.clone().try_into().map_err(|source| RunError::HookRank { point, source })
+        cache.grad(point)?.try_into().map_err(|source| RunError::HookRank { point, source })
     };
     let of = |point: HookPoint, head: usize| -> Result<Tensor<3>, RunError> {
         let grad: Tensor<4> =
-            cache.grad(point)?.clone().try_into().map_err(|source| RunError::HookRank { point, source })?;
+            cache.grad(point)?.try_into().map_err(|source| RunError::HookRank { point, source })?;
         Ok(of_head(grad, head))
     };
     match receiver {

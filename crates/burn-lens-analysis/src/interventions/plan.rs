@@ -174,10 +174,11 @@ impl<'e, 'm, M: HookedModel + ?Sized> Prepared<'e, 'm, M> {
     fn bytes(&self, first_pos: usize) -> usize {
         let ModelDims { d_model, d_mlp, n_heads, d_head, .. } = self.dims;
         let [batch, pos] = self.shape;
-        let features = self.cache.iter().filter(|(point, _)| matches!(point, HookPoint::Sae(..)));
-        let features = features.filter_map(|(_, x)| x.shape().last().copied()).max().unwrap_or(0);
+        let features = self.cache.keys().filter(|point| matches!(point, HookPoint::Sae(..)));
+        let features = features.filter_map(|point| self.cache.get(point).ok()?.shape().last().copied());
+        let features = features.max().unwrap_or(0);
         let token = 6 * d_model + 3 * d_mlp + 4 * n_heads * d_head + 3 * n_heads * pos + 3 * features;
-        let size = self.cache.iter().map(|(_, x)| x.dtype().size()).max().unwrap_or(4);
+        let size = self.cache.iter().next().map_or(4, |(_, x)| x.dtype().size());
         batch * (pos - first_pos) * token * size
     }
 

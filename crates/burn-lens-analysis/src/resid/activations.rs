@@ -41,7 +41,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
         self.need("stack_activation", &groups)?;
         let mut values = Vec::new();
         for &point in &points {
-            values.push(self.cache.get(point)?.clone());
+            values.push(self.cache.get(point)?);
         }
         let Some(first) = values.first() else {
             let reason = "there is no block below layer 0".to_owned();

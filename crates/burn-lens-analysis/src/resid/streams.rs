@@ -17,7 +17,7 @@ impl<M: HookedModel + ?Sized> Residuals<'_, M> {
     where
         Tensor<D>: TypedTensor,
     {
-        let mut any = self.cache.get(point).map_err(|error| Self::missing(point, error))?.clone();
+        let mut any = self.cache.get(point).map_err(|error| Self::missing(point, error))?;
         if !self.cache.has_batch_dim() {
             any = with_batch_axis(any);
         }

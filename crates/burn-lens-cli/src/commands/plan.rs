@@ -67,7 +67,10 @@ fn told(report: &mut Report, plan: &Plan, [batch, pos]: [usize; 2]) {
     let rows: Vec<Vec<String>> = plan
         .kept
         .iter()
-        .map(|kept| vec![kept.point.to_string(), shape(&kept.shape), bytes(kept.bytes)])
+        .map(|kept| {
+            let size = if kept.bytes == 0 { "from scores".to_owned() } else { bytes(kept.bytes) };
+            vec![kept.point.to_string(), shape(&kept.shape), size]
+        })
         .collect();
     report.text.push_str(&table(&columns, &rows));
 }

@@ -183,19 +183,26 @@ impl Attention {
         (mask, alibi): (&Mask, Option<&Alibi>),
     ) -> Tensor<4> {
         let [on_scores, on_pattern] = [HookPoint::AttnScores(layer), HookPoint::AttnPattern(layer)];
-        let parts = Parts { attention: self, mask, alibi, how: self.scoring(mask, alibi) };
+        let (how, sinks, mask) = (self.scoring(mask, alibi), self.sinks.clone(), mask.clone());
+        let parts = Parts { attention: self, alibi, to_pattern: ToPattern { how, sinks, mask } };
         if !hooks.may_change(on_scores) && !hooks.may_change(on_pattern) {
-            let looks = Looks { scores: hooks.wants(on_scores), pattern: hooks.wants(on_pattern) };
-            let whole = kernels::attention([&q, &k, &v], self.sinks.as_ref(), &parts.how, looks);
+            let derived = hooks.may_derive(on_pattern, on_scores);
+            let looks =
+                Looks { scores: hooks.wants(on_scores), pattern: hooks.wants(on_pattern) && !derived };
+            let whole = kernels::attention([&q, &k, &v], self.sinks.as_ref(), &parts.to_pattern.how, looks);
             if let Some(Attended { scores, pattern, z }) = whole {
                 for (point, kept) in [(on_scores, scores), (on_pattern, pattern)] {
                     kept.map(|kept| hooks.at(point, kept));
+                }
+                if derived {
+                    let to_pattern = parts.to_pattern;
+                    hooks.derive(on_pattern, on_scores, move |scores| to_pattern.of(scores));
                 }
                 return z;
             }
         }
         let scores = hooks.at(on_scores, parts.scores(q, k));
-        let pattern = hooks.at(on_pattern, parts.pattern(scores));
+        let pattern = hooks.at(on_pattern, parts.to_pattern.of(scores));
         parts.mixed(pattern, v)
     }
 
@@ -348,9 +355,16 @@ impl Attention {
 /// Attention in steps that hooks can see: by kernels where there are some, else by burn.
 struct Parts<'a> {
     attention: &'a Attention,
-    mask: &'a Mask,
     alibi: Option<&'a Alibi>,
+    to_pattern: ToPattern,
+}
+
+/// What makes a pattern of scores.
+struct ToPattern {
     how: AttentionScores,
+    /// `[n_heads]`
+    sinks: Option<Tensor<1>>,
+    mask: Mask,
 }
 
 impl Parts<'_> {
@@ -359,7 +373,7 @@ impl Parts<'_> {
     /// - `q`: `[batch, pos, n_heads, d_head]`, `k`: `[batch, n_kv_heads, key_pos, d_head]`
     /// - returns: `[batch, n_heads, query_pos, key_pos]`
     fn scores(&self, q: Tensor<4>, k: Tensor<4>) -> Tensor<4> {
-        if let Some(scores) = kernels::scores(&q, &k, &self.how) {
+        if let Some(scores) = kernels::scores(&q, &k, &self.to_pattern.how) {
             return scores;
         }
         let [batch, queries, n_heads, d_head] = q.dims();
@@ -375,35 +389,12 @@ impl Parts<'_> {
         if let Some(alibi) = self.alibi {
             scores = scores + alibi.bias(&device.without_autodiff(), dtype);
         }
-        match self.mask.hidden() {
+        match self.to_pattern.mask.hidden() {
             None => scores,
             Some(hidden) => {
                 let hidden = hidden.clone().expand([batch, n_heads, queries, keys]);
                 scores.mask_fill(hidden, f64::NEG_INFINITY)
             }
-        }
-    }
-
-    /// Softmax over keys (and the head's sink, which is then dropped); zero for queries that see
-    /// nothing.
-    fn pattern(&self, scores: Tensor<4>) -> Tensor<4> {
-        let sinks = self.attention.sinks.as_ref();
-        let scores = match kernels::pattern(scores, sinks, &self.how) {
-            Ok(pattern) => return pattern,
-            Err(scores) => scores,
-        };
-        let dims = scores.dims();
-        let [batch, n_heads, queries, keys] = dims;
-        let pattern = match sinks {
-            None => numeric::softmax(scores),
-            Some(sinks) => {
-                let sinks = sinks.clone().reshape([1, n_heads, 1, 1]).expand([batch, n_heads, queries, 1]);
-                numeric::softmax(Tensor::cat(vec![scores, sinks], 3)).narrow(3, 0, keys)
-            }
-        };
-        match self.mask.blind() {
-            None => pattern,
-            Some(blind) => pattern.mask_fill(blind.clone().expand(dims), 0.0),
         }
     }
 
@@ -421,6 +412,31 @@ impl Parts<'_> {
         let pattern = pattern.reshape([batch, n_kv_heads, group * queries, keys]);
         let z = pattern.matmul(v).reshape([batch, n_heads, queries, self.attention.d_head]);
         z.swap_dims(1, 2)
+    }
+}
+
+impl ToPattern {
+    /// Softmax over keys (and the head's sink, which is then dropped); zero for queries that see
+    /// nothing.
+    fn of(&self, scores: Tensor<4>) -> Tensor<4> {
+        let sinks = self.sinks.as_ref();
+        let scores = match kernels::pattern(scores, sinks, &self.how) {
+            Ok(pattern) => return pattern,
+            Err(scores) => scores,
+        };
+        let dims = scores.dims();
+        let [batch, n_heads, queries, keys] = dims;
+        let pattern = match sinks {
+            None => numeric::softmax(scores),
+            Some(sinks) => {
+                let sinks = sinks.clone().reshape([1, n_heads, 1, 1]).expand([batch, n_heads, queries, 1]);
+                numeric::softmax(Tensor::cat(vec![scores, sinks], 3)).narrow(3, 0, keys)
+            }
+        };
+        match self.mask.blind() {
+            None => pattern,
+            Some(blind) => pattern.mask_fill(blind.clone().expand(dims), 0.0),
+        }
     }
 }
 

@@ -89,7 +89,7 @@ fn activation(
         let point: HookPoint = filled(hook, layer).parse()?;
         let not_kept =
             |_| ConvertError::NotKept { name: filled(&rule.module, layer), hook: point.to_string() };
-        let tensor = cache.get(point).map_err(not_kept)?.clone();
+        let tensor = cache.get(point).map_err(not_kept)?;
         let tensor = match &rule.norm {
             None => tensor,
             Some(norm) => normed(tensor, &filled(norm, layer), model)?,

@@ -24,6 +24,16 @@ pub struct PlannedRun<'a> {
     pub hooked: &'a [HookPoint],
 }
 
+impl PlannedRun<'_> {
+    /// Whether the cache computes the pattern of a layer from scores in place of storing both.
+    fn derives_pattern(&self, layer: usize, attention: &AttentionPath) -> bool {
+        let points = [HookPoint::AttnScores(layer), HookPoint::AttnPattern(layer)];
+        *attention != AttentionPath::Composed
+            && *self.kept_pos == Slice::All
+            && points.iter().all(|point| self.kept.contains(point) && !self.hooked.contains(point))
+    }
+}
+
 /// How attention is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttentionPath {
@@ -56,7 +66,7 @@ pub struct PlannedKeep {
     pub point: HookPoint,
     /// Its shape in the cache.
     pub shape: Vec<usize>,
-    /// Its size.
+    /// What it takes: nothing where the cache computes it from another one.
     pub bytes: u64,
 }
 
@@ -107,17 +117,18 @@ impl HookedTransformer {
         if batch == 0 || pos == 0 {
             return Err(RunError::EmptyInput { shape: vec![batch, pos] });
         }
-        let kept = run.kept.iter().map(|&point| self.planned_keep(point, run)).collect::<Result<_, _>>()?;
         let seen = |layer: &usize| {
             let points = [HookPoint::AttnScores(*layer), HookPoint::AttnPattern(*layer)];
             points.iter().any(|point| run.kept.contains(point) || run.hooked.contains(point))
         };
         let stored: Vec<usize> = (layers.start..layers.stop).filter(seen).collect();
-        let attention = match (kernels::available(&self.device, self.dtype), stored.is_empty()) {
+        let attention = match (kernels::available_rounded(&self.device, self.dtype), stored.is_empty()) {
             (false, _) => AttentionPath::Composed,
             (true, true) => AttentionPath::Fused,
             (true, false) => AttentionPath::Stored { layers: stored },
         };
+        let planned = |&point: &HookPoint| self.planned_keep(point, run, &attention);
+        let kept = run.kept.iter().map(planned).collect::<Result<_, _>>()?;
         let weights: usize = self
             .parameters()
             .iter()
@@ -137,7 +148,12 @@ impl HookedTransformer {
         })
     }
 
-    fn planned_keep(&self, point: HookPoint, run: &PlannedRun<'_>) -> Result<PlannedKeep, RunError> {
+    fn planned_keep(
+        &self,
+        point: HookPoint,
+        run: &PlannedRun<'_>,
+        attention: &AttentionPath,
+    ) -> Result<PlannedKeep, RunError> {
         let [batch, pos] = run.size;
         let kept = run.kept_pos.resolve(pos).map_err(|source| RunError::Slice { point, source })?.len();
         let dims = self.dims();
@@ -148,7 +164,8 @@ impl HookedTransformer {
             axis => dims.len_of(axis).unwrap_or(1),
         };
         let shape: Vec<usize> = point.axes().iter().map(len).collect();
-        let bytes = shape.iter().product::<usize>() * self.dtype.size();
+        let derived = matches!(point, HookPoint::AttnPattern(layer) if run.derives_pattern(layer, attention));
+        let bytes = if derived { 0 } else { shape.iter().product::<usize>() * self.dtype.size() };
         Ok(PlannedKeep { point, shape, bytes: bytes as u64 })
     }
 }

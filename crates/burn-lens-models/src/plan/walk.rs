@@ -208,7 +208,9 @@ impl<'a> Walk<'a> {
             meter.drop(pattern);
             z
         } else {
-            let kept = seen.map(|point| meter.keeps(point).then(|| meter.make(scores)));
+            let derived = self.run.derives_pattern(layer, self.attention);
+            let stored = seen.map(|point| meter.keeps(point) && !(derived && point == seen[1]));
+            let kept = stored.map(|stored| stored.then(|| meter.make(scores)));
             let z = meter.make(self.rows() * n_heads * d_head);
             for (point, kept) in seen.into_iter().zip(kept) {
                 if let Some(kept) = kept {

@@ -248,7 +248,7 @@ impl<'a> Collector<'a> {
         self.sums.add(&counted, &x, &segment.codes, (&self.slots, self.run.options.n_threads()));
         self.keep(&codes_name(first), segment.to_tensors())?;
         if let Some(point) = self.final_resid() {
-            let resid = rows_of(cache.get(point)?, point)?;
+            let resid = rows_of(&cache.get(point)?, point)?;
             let (n_rows, d) = (segment.tokens.len(), resid.dims()[2]);
             let mut values = host(resid).map_err(failed("the residual stream"))?;
             values.truncate(n_rows * d); // what filled the batch up is behind
@@ -344,7 +344,7 @@ pub(super) fn encode(
     cache: &ActivationCache,
 ) -> Result<(Vec<f32>, SparseRows), FeatureError> {
     let point = source.hook_in();
-    let x = rows_of(cache.get(point)?, point)?;
+    let x = rows_of(&cache.get(point)?, point)?;
     let [batch, pos, found] = x.dims();
     let expected = source.d_in();
     if found != expected {

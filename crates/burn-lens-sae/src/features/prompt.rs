@@ -92,7 +92,7 @@ pub fn prompt_features(
     }
     let readout = Readout::of(run.model, run.source.hook_out()).ok();
     if let (Some(point), Some(readout)) = (final_resid, readout) {
-        let resid = host(rows_of(cache.get(point)?, point)?).map_err(failed("the residual stream"))?;
+        let resid = host(rows_of(&cache.get(point)?, point)?).map_err(failed("the residual stream"))?;
         add_effects(run, &readout, &resid, &mut found)?;
     }
     Ok(found)

@@ -84,7 +84,7 @@ fn dense(model: &HookedTransformer, sae: &Sae, tokens: &TokenTable) -> Dense {
     let input = tokens.input(0..tokens.n_prompts(), &device()).0;
     let cache = CacheOptions::names([sae.hook]);
     let (_, cache) = model.run_with_cache(&Input::Tokens(input), &RunOptions::default(), &cache).unwrap();
-    let x: Vec<f64> = cache.get(sae.hook).unwrap().clone().into_data().unwrap().iter().collect();
+    let x: Vec<f64> = cache.get(sae.hook).unwrap().into_data().unwrap().iter().collect();
     let x: Vec<Vec<f64>> = x.chunks(sae.d_in).map(<[f64]>::to_vec).collect();
     let code = |x: &Vec<f64>, feature: usize| {
         let weights = &sae.w_enc[feature * sae.d_in..(feature + 1) * sae.d_in];

@@ -66,16 +66,25 @@ pub fn available(device: &Device, dtype: DType) -> bool {
     backend::has_kernels(device, dtype)
 }
 
-/// Whether `x` is of half precision where there are kernels for `f32`: those compute, and what they give is
-/// rounded.
+/// As [`available`], or of half precision where there are kernels for `f32`: those compute, and what they give is
+/// rounded; gradients have none of this.
+#[must_use]
+pub fn available_rounded(device: &Device, dtype: DType) -> bool {
+    available(device, dtype) || (is_half(dtype) && available(device, DType::F32))
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::BF16 | DType::F16)
+}
+
 fn half<const D: usize>(x: &Tensor<D>) -> bool {
-    matches!(x.dtype(), DType::BF16 | DType::F16) && !x.is_autodiff() && available(&x.device(), DType::F32)
+    is_half(x.dtype()) && !x.is_autodiff() && available(&x.device(), DType::F32)
 }
 
 /// `x` in another float type.
 #[must_use]
 pub fn cast<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
-    let to_half = fused(&x, false) && matches!(dtype, DType::BF16 | DType::F16);
+    let to_half = fused(&x, false) && is_half(dtype);
     match x.dtype() {
         same if same == dtype => x,
         _ if to_half || half(&x) && dtype == DType::F32 => backend::converted(x, dtype),

@@ -77,7 +77,7 @@ impl<'a> ActivationBuffer<'a> {
         let options = RunOptions::returning(ReturnType::None);
         let cache = CacheOptions::names([self.hook]);
         let (_, cache) = self.model.run_with_cache(&input, &options, &cache)?;
-        let values = cache.get(self.hook)?.clone().into_data();
+        let values = cache.get(self.hook)?.into_data();
         let values = values.map_err(|error| TrainError::Device(error.to_string()))?;
         let values: Vec<f32> = values.iter().collect();
         let d = values.len() / (batch.batch * batch.pos);

@@ -44,7 +44,7 @@ fn one_head_is_replaced_as_sae_lens_evaluates_it() {
             let clean = model.run_with_cache(&input, &options, &CacheOptions::default()).unwrap();
             let cache = CacheOptions::default();
             let (output, cache) = model.run_with_cache_with_saes(&input, &options, &[sae], &cache).unwrap();
-            let get = |name: &str| cache.get(name).unwrap().clone().into_data().unwrap();
+            let get = |name: &str| cache.get(name).unwrap().into_data().unwrap();
             let logits = output.into_logits().unwrap().into_data();
             let (z, spliced) = (get("blocks.1.attn.hook_z"), get("blocks.1.attn.hook_z.hook_sae_output"));
             assert_eq!(head(&z, 0), head(&spliced, 0), "the other head");
@@ -78,7 +78,7 @@ fn an_edit_of_its_features_reaches_its_head_alone() {
     }));
     let names = CacheOptions::names(["blocks.1.attn.hook_z", "blocks.1.attn.hook_z.hook_sae_output"]);
     let (_, cache) = model.run(&input, &RunOptions::default(), hooks, &names).unwrap();
-    let get = |name: &str| cache.get(name).unwrap().clone().into_data().unwrap();
+    let get = |name: &str| cache.get(name).unwrap().into_data().unwrap();
     let (before, after) = (get("blocks.1.attn.hook_z"), get("blocks.1.attn.hook_z.hook_sae_output"));
     assert_eq!(head(&before, 0), head(&after, 0));
     // A layer norm of its input is undone: the direction is stretched by each vector's deviation.

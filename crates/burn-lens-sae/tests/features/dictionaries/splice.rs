@@ -75,7 +75,7 @@ fn runs_equal_those_of_sae_lens() {
             assert_close(name, &logits, golden.get(&format!("{name}/logits")), tolerance);
             assert!(points.len() >= 4, "{name}");
             for point in points {
-                let found = cache.get(point.as_str()).unwrap().clone().into_data().unwrap();
+                let found = cache.get(point.as_str()).unwrap().into_data().unwrap();
                 assert_close(
                     &format!("{name} {point}"),
                     &found,
@@ -150,7 +150,7 @@ fn gradients_flow_through_the_features_alone() {
     let clean = bits(&model, Vec::new());
     assert_close("logits", &output.into_logits().unwrap().into_data(), &clean, Tolerance(1e-12));
     for point in points {
-        let found = cache.grad(point.as_str()).unwrap().clone().into_data().unwrap();
+        let found = cache.grad(point.as_str()).unwrap().into_data().unwrap();
         assert_close(&point, &found, golden.get(&format!("gradient/{point}")), Tolerance(1e-9));
     }
 }
