@@ -190,7 +190,7 @@ impl Case<'_> {
 
     fn check_stack(&self, stack: ResidStack) {
         self.labels(&stack.labels());
-        self.close(&data(&stack.into_any()));
+        self.close(&data(stack.into_any()));
     }
 
     /// A stack without rows, which TransformerLens gives, is an error here.
@@ -230,13 +230,13 @@ impl Case<'_> {
             "compute_head_results" => {
                 let cache = residuals.compute_head_results().unwrap();
                 let residuals = Residuals::new(residuals.model(), &cache).unwrap();
-                self.close(&data(&residuals.stack_activation("result", -1, None).unwrap()));
+                self.close(&data(residuals.stack_activation("result", -1, None).unwrap()));
             }
             "stack_activation" => {
                 let name = args["activation_name"].as_str().unwrap();
                 let layer = args["layer"].as_i64().map(|layer| layer as isize);
                 let found = residuals.stack_activation(name, layer, args["sublayer_type"].as_str());
-                self.close(&data(&found.unwrap_or_else(|error| panic!("{}: {error}", self.id))));
+                self.close(&data(found.unwrap_or_else(|error| panic!("{}: {error}", self.id))));
             }
             "get_neuron_results" => {
                 let layer = args["layer"].as_u64().unwrap() as usize;
@@ -288,7 +288,7 @@ impl Case<'_> {
         let attrs = self.residuals.logit_attrs(&self.argument(), answer, against.as_ref());
         let attrs: LogitAttrs = attrs.unwrap_or_else(|error| panic!("{}: {error}", self.id));
         self.labels(&attrs.labels());
-        self.close(&data(&attrs.into_any()));
+        self.close(&data(attrs.into_any()));
     }
 
     fn check_lens(&self) {

@@ -71,7 +71,7 @@ pub(crate) fn host(values: &Values) -> TensorData {
 }
 
 pub(crate) fn dense(m: &Matrices) -> TensorData {
-    data(&m.clone().into_any().unwrap())
+    data(m.clone().into_any().unwrap())
 }
 
 /// Each row of `found` is, in some order, that of `expected`; zeros may be left out.
@@ -177,7 +177,7 @@ fn multiplied(suite: &Suite, case: &Value, dtype: FloatType) -> TensorData {
     let right = args["side"] == "right";
     let other = AnyTensor::from_data(other, &device()).unwrap().cast(dtype);
     if let AnyTensor::Float1(vector) = other {
-        return data(&if right { m.matvec(vector) } else { m.matvec_left(vector) }.unwrap());
+        return data(if right { m.matvec(vector) } else { m.matvec_left(vector) }.unwrap());
     }
     let other = Matrices::try_from(other).unwrap();
     let product = if right { m.matmul(other) } else { m.matmul_left(other) }.unwrap();

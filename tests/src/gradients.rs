@@ -84,7 +84,7 @@ fn reading_hooks_see_the_gradient() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
         let read = Hook::read_grad("blocks.*.hook_resid_mid", move |grad: &Tensor<3>, point| {
-            into.lock().unwrap().push((point, data(&AnyTensor::from(grad.clone()))));
+            into.lock().unwrap().push((point, data(AnyTensor::from(grad.clone()))));
         });
         let output = model.run_with_hooks(&(&tokens).into(), &loss_options(), vec![read]).unwrap();
         output.into_loss().unwrap().backward();

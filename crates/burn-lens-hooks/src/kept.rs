@@ -8,6 +8,10 @@ use indexmap::IndexMap;
 use crate::HookPoint;
 
 /// An activation of a cache.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are the large one; a box would be an allocation for each"
+)]
 #[derive(Clone, Debug)]
 pub(crate) enum Kept {
     Stored(AnyTensor),
