@@ -17,6 +17,22 @@ fn forward(c: &mut Criterion) {
     compare(c, TINY, 2, 32, Duration::from_secs(6));
     compare(c, GPT2_SMALL, 1, 64, Duration::from_secs(20));
     float_types(c);
+    pattern(c);
+}
+
+/// What it costs to ask a cache that holds scores for the pattern of one layer.
+fn pattern(c: &mut Criterion) {
+    let device = device();
+    let model = GPT2_SMALL.model(&device);
+    let tokens = GPT2_SMALL.tokens(1, 1024, &device);
+    let options = (RunOptions::default(), CacheOptions::names(["attn_scores0", "pattern0"]));
+    let (_, cache) = model.run_with_cache(&(&tokens).into(), &options.0, &options.1).expect("a run");
+    c.bench_function(&format!("{} 1x1024: a pattern from scores", GPT2_SMALL.name), |b| {
+        b.iter(|| {
+            std::hint::black_box(cache.get("pattern0").expect("it was kept"));
+            device.sync().expect("the device answers");
+        });
+    });
 }
 
 /// Passes in each float type: of one token, which reads each weight once, and of many.

@@ -86,7 +86,8 @@ pub struct Plan {
     pub kept: Vec<PlannedKeep>,
     /// The size of the weights.
     pub weights_bytes: u64,
-    /// The most memory that activations take at one time, those kept and the result among them.
+    /// The most memory that activations take at one time, those kept and the result among them. Of half types what one
+    /// operation reads and gives in `f32` comes on top.
     pub peak_bytes: u64,
 }
 

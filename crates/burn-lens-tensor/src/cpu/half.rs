@@ -106,22 +106,22 @@ pub(crate) fn converted<S: Value, T: Value>(values: &[S]) -> Vec<T> {
     raw::mapped(values, |value: S| T::nearest(value.wide()))
 }
 
-struct Round<'a, E>(&'a mut [E], &'a [f32]);
+struct Convert<'a, S, T>(&'a mut [T], &'a [S]);
 
-impl<E: Value> NullaryFnOnce for Round<'_, E> {
+impl<S: Value, T: Value> NullaryFnOnce for Convert<'_, S, T> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        for (out, number) in self.0.iter_mut().zip(self.1) {
-            *out = E::nearest(*number);
+        for (out, value) in self.0.iter_mut().zip(self.1) {
+            *out = T::nearest(value.wide());
         }
     }
 }
 
-/// Rounds numbers into values, on the calling thread.
-pub(super) fn round_into<E: Value>(values: &mut [E], numbers: &[f32]) {
-    dispatch(Round(values, numbers));
+/// Writes the same numbers in another type, on the calling thread.
+pub(super) fn convert_into<S: Value, T: Value>(target: &mut [T], source: &[S]) {
+    dispatch(Convert(target, source));
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub(crate) mod product;
 mod raw;
 mod room;
 pub(crate) mod rotary;
+pub(crate) mod rounded;
 pub(crate) mod rows;
 pub(crate) mod softmax;
 mod tiled;

@@ -25,7 +25,7 @@ pub(crate) enum Operand<'a, E = f32> {
 }
 
 impl<'a> Operand<'a> {
-    fn matrix(self, rows: usize, columns: usize) -> Matrix<'a> {
+    pub(super) fn matrix(self, rows: usize, columns: usize) -> Matrix<'a> {
         match self {
             Self::Rows(data) => Matrix { data, start: 0, strides: [columns, 1] },
             Self::Columns(data) => Matrix { data, start: 0, strides: [1, rows] },

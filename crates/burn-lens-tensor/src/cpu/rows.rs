@@ -6,7 +6,7 @@ use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 use super::{
-    half::{Value, converted, round_into},
+    half::{Value, convert_into, converted},
     path::dispatch,
     raw,
 };
@@ -91,7 +91,7 @@ pub(crate) fn in_place_rounded<E: Value, K: RowKernel>(kernel: &K, data: &mut [E
     data.par_chunks_mut(at_once * row).enumerate().for_each(|(at, rows)| {
         let mut wide: Vec<f32> = converted(rows);
         change(kernel, &mut wide, row, at * at_once);
-        round_into(rows, &wide);
+        convert_into(rows, &wide);
     });
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn paired_rounded<E: Value, K: PairKernel>(kernel: &K, data: &mut [E]
     data.par_chunks_mut(chunk).zip(other.par_chunks(chunk)).for_each(|(rows, other)| {
         let (mut wide, other): (Vec<f32>, Vec<f32>) = (converted(rows), converted(other));
         dispatch(Pair(kernel, &mut wide, &other, row));
-        round_into(rows, &wide);
+        convert_into(rows, &wide);
     });
 }
 

@@ -24,6 +24,7 @@ use crate::{
         placed::{self, View},
         product::{self, Operand},
         rotary::Rotate,
+        rounded,
         rows::{self, PairKernel, RowKernel},
         softmax::{LogSoftmax, LogSoftmaxSlope, Softmax, SoftmaxSlope},
         top,
@@ -347,13 +348,25 @@ impl PlainOps for Flex {
             Held::Rows(x) | Held::Columns(x) => Held::Rows(Self::converted(x, DType::F32)),
         };
         let (x, of) = (wide.operand(wide.tensor().storage()), w.tensor());
-        let out = match of.dtype() {
-            DType::BF16 => product::linear(x, w.operand(of.storage::<bf16>()), bias, size),
-            DType::F16 => product::linear(x, w.operand(of.storage::<f16>()), bias, size),
-            _ => product::linear_f32(x, w.operand(of.storage::<f32>()), bias, size),
+        let out = match (dtype, of.dtype()) {
+            (DType::BF16, DType::BF16) => {
+                Bytes::from_elems(rounded::linear(x, w.operand(of.storage::<bf16>()), bias, size))
+            }
+            (DType::F16, DType::F16) => {
+                Bytes::from_elems(rounded::linear(x, w.operand(of.storage::<f16>()), bias, size))
+            }
+            (DType::F32, DType::BF16) => {
+                Bytes::from_elems(product::linear(x, w.operand(of.storage::<bf16>()), bias, size))
+            }
+            (DType::F32, DType::F16) => {
+                Bytes::from_elems(product::linear(x, w.operand(of.storage::<f16>()), bias, size))
+            }
+            (DType::F32, DType::F32) => {
+                Bytes::from_elems(product::linear_f32(x, w.operand(of.storage::<f32>()), bias, size))
+            }
+            (x, w) => panic!("linear: x is {x:?} and w {w:?}"),
         };
-        let out = tensor(out, shape);
-        if dtype == DType::F32 { out } else { Self::converted(out, dtype) }
+        FlexTensor::new(out, Layout::contiguous(shape), dtype)
     }
 
     fn attn_scores(q: FloatTensor<Self>, k: FloatTensor<Self>, how: AttentionScores) -> FloatTensor<Self> {
