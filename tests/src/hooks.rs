@@ -191,7 +191,7 @@ fn caches_slice_positions_on_the_right_axis() {
         let cache = model.run_with_cache(&(&tokens).into(), &RunOptions::default(), &options).unwrap().1;
         for (point, value) in cache.iter() {
             let axis = point.pos_axis().unwrap();
-            let expected = all.get(point).unwrap().clone().slice_axis(axis, &slice).unwrap();
+            let expected = all.get(point).unwrap().slice_axis(axis, &slice).unwrap();
             assert_eq!(data(value), data(&expected), "{point} {slice}");
         }
         assert_eq!(cache.len(), all.len());

@@ -56,8 +56,9 @@ impl From<(&str, isize, &str)> for CacheKey {
 
 /// The activations of one run, in firing order.
 ///
-/// Values are shared with the run, not copied, and no later edit changes them. A pattern beside whole scores is not
-/// stored: each time that somebody asks for it, it is computed from them, to the same bits.
+/// Values are shared with the run, not copied, and no later edit changes them. Where the device has kernels for the float
+/// type, a pattern beside whole scores is not stored: each time that somebody asks for it, it is computed from them, to the
+/// same bits.
 #[derive(Clone, Debug, Default)]
 pub struct ActivationCache {
     values: IndexMap<HookPoint, Kept>,

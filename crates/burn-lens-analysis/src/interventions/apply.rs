@@ -270,8 +270,9 @@ impl Differences {
         let map = match self.0.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(free) => {
-                let other = whole(point, &Values::Run(Arc::clone(other)), &base.get(point)?)?;
-                free.insert(Map::new(base.get(point)?.clone(), other)?)
+                let base = base.get(point)?;
+                let other = whole(point, &Values::Run(Arc::clone(other)), &base)?;
+                free.insert(Map::new(base, other)?)
             }
         };
         let pos_axis = point.pos_axis().unwrap_or(1);

@@ -57,10 +57,10 @@ const LLAMA: &str = r#"{"architectures": ["LlamaForCausalLM"], "num_hidden_layer
     "max_position_embeddings": 256, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10000.0,
     "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false}"#;
 
-fn model(config: &str, dtype: FloatType) -> HookedTransformer {
+fn model(config: &str) -> HookedTransformer {
     let device = DeviceSpec::cpu().open().unwrap();
     let config = architecture_config(config).unwrap().1;
-    let params = random_parameters(&config, 0, &device, dtype);
+    let params = random_parameters(&config, 0, &device, FloatType::F32);
     HookedTransformer::new(config, params).unwrap()
 }
 
@@ -116,7 +116,7 @@ fn check(what: &str, model: &HookedTransformer, options: &RunOptions, kept: &[Ho
 #[test]
 fn the_planned_peak_is_the_measured_one() {
     for (name, config) in [("gpt2", GPT2), ("llama", LLAMA)] {
-        let model = model(config, FloatType::F32);
+        let model = model(config);
         let logits = RunOptions::default();
         let on = |what: &str| format!("{name}: {what}");
         check(&on("nothing kept"), &model, &logits, &[], &Slice::All);
@@ -140,7 +140,7 @@ fn a_run_leaves_nothing_and_takes_one_buffer_for_each_activation() {
     const BESIDE: usize = 64 * 1024;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for (name, config) in [("gpt2", GPT2), ("llama", LLAMA)] {
-        let model = model(config, FloatType::F32);
+        let model = model(config);
         let input = input(&model);
         let run = || drop(model.run_with_hooks(&input, &RunOptions::default(), vec![]).unwrap());
         warm_up(&model);
@@ -158,7 +158,7 @@ fn a_run_leaves_nothing_and_takes_one_buffer_for_each_activation() {
 
 #[test]
 fn a_plan_says_what_will_happen() {
-    let model = model(GPT2, FloatType::F32);
+    let model = model(GPT2);
     let options = RunOptions { stop_at_layer: Some(2), ..RunOptions::default() };
     let run = PlannedRun {
         size: [1, 10],

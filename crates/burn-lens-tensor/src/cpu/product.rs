@@ -39,7 +39,7 @@ impl<'a> Operand<'a> {
 /// # Shapes
 ///
 /// - `x`: `[rows, inner]`, `w`: `[inner, columns]`, `b`: `[columns]`; returns `[rows, columns]`
-pub(crate) fn linear<E: Value>(
+pub(super) fn linear<E: Value>(
     x: Operand<'_>,
     w: Operand<'_, E>,
     b: Option<&[f32]>,

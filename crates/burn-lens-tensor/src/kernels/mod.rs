@@ -77,6 +77,7 @@ fn is_half(dtype: DType) -> bool {
     matches!(dtype, DType::BF16 | DType::F16)
 }
 
+/// Whether kernels of `f32` compute what is made of `x`, which is of half precision, and round it.
 fn half<const D: usize>(x: &Tensor<D>) -> bool {
     is_half(x.dtype()) && !x.is_autodiff() && available(&x.device(), DType::F32)
 }

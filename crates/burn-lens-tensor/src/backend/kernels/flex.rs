@@ -355,12 +355,6 @@ impl PlainOps for Flex {
             (DType::F16, DType::F16) => {
                 Bytes::from_elems(rounded::linear(x, w.operand(of.storage::<f16>()), bias, size))
             }
-            (DType::F32, DType::BF16) => {
-                Bytes::from_elems(product::linear(x, w.operand(of.storage::<bf16>()), bias, size))
-            }
-            (DType::F32, DType::F16) => {
-                Bytes::from_elems(product::linear(x, w.operand(of.storage::<f16>()), bias, size))
-            }
             (DType::F32, DType::F32) => {
                 Bytes::from_elems(product::linear_f32(x, w.operand(of.storage::<f32>()), bias, size))
             }
